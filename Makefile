@@ -1,0 +1,44 @@
+# The environment is .venv, made from nothing and brought up to date when pyproject.toml or constraints.txt change.
+#   make serve              everything on this machine: http://127.0.0.1:8000   (PORT=8080 make serve: another port)
+#   make test               the tests             (ARGS="-k video" chooses among them)
+#   make check              linter, types, direction of imports
+#   make clean              remove what was made here, the environment and all caches; data/ stays
+
+PORT ?= 8000
+ARGS ?=
+# Python 3.11, 3.12 or 3.13: the first of these names that is one, unless `make PYTHON=python3.12` chooses.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c '$(SUPPORTED)' 2>/dev/null && echo $$name && exit; done; echo python3)
+
+BIN := .venv/bin
+STAMP := .venv/up-to-date
+
+.PHONY: serve test check clean
+.DELETE_ON_ERROR:
+
+serve: $(STAMP)
+	@exec $(BIN)/framedit serve --port $(PORT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first: it is by far the largest, and the rest is then quick to repeat when a download breaks off. The index
+# that pip is configured with decides whether it is a build for CPUs or for CUDA.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || \
+		{ echo "make: Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing):" \
+		"choose one with 'make PYTHON=/path/to/python3.11'" >&2; exit 1; }
+	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet torch -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[worker,embedded,dev]' -c constraints.txt
+	@touch $(STAMP)

@@ -1,0 +1,83 @@
+"""The exception tree of the server and of the workers.
+
+    FrameditError
+    ├── InvalidRequestError (a ValueError)   the client can put it right: names the parameter
+    ├── NotFoundError
+    │   ├── VideoNotFoundError
+    │   └── ModelNotFoundError               lists the models there are
+    ├── VideoUnavailableError                the record is there, its file is not
+    │   ├── VideoNotReadyError               not yet
+    │   ├── VideoFailedError                 never will be
+    │   └── VideoGoneError                   no more: expired or removed
+    ├── InvalidCardError (a ValueError)      a model card that cannot be used
+    └── ArtifactStoreError                   a file could not be stored, found or removed
+
+Redis failing is `redis.exceptions.RedisError`; it is not wrapped.
+"""
+
+from collections.abc import Iterable
+
+
+class FrameditError(Exception):
+    """Root of everything that this project raises by name. The message is fit for a client to read."""
+
+    code = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequestError(FrameditError, ValueError):
+    """A value that the client can put right. `param` is the field's name, None where it is the body as a whole."""
+
+    def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class NotFoundError(FrameditError):
+    code = "not_found"
+
+
+class VideoNotFoundError(NotFoundError):
+    code = "video_not_found"
+
+    def __init__(self, video_id: str) -> None:
+        super().__init__(f"there is no video {video_id!r}: it was deleted, or the id is mistyped")
+
+
+class ModelNotFoundError(NotFoundError):
+    code = "model_not_found"
+
+    def __init__(self, model: str, known: Iterable[str]) -> None:
+        names = ", ".join(sorted(known))
+        hint = (
+            f"the models here are: {names}" if names else "no worker has announced one yet: start a worker, ask again"
+        )
+        super().__init__(f"there is no model {model!r}; {hint}")
+
+
+class VideoUnavailableError(FrameditError):
+    code = "video_unavailable"
+
+
+class VideoNotReadyError(VideoUnavailableError):
+    code = "video_not_ready"
+
+
+class VideoFailedError(VideoUnavailableError):
+    code = "video_failed"
+
+
+class VideoGoneError(VideoUnavailableError):
+    code = "video_expired"
+
+
+class InvalidCardError(FrameditError, ValueError):
+    code = "invalid_card"
+
+
+class ArtifactStoreError(FrameditError):
+    code = "artifact_store"

@@ -1,0 +1,41 @@
+"""The settings of every process, read from the environment once, by `main()` or `create_app()`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable `FRAMEDIT_<NAME>`; `redis_url` is also plain `REDIS_URL`."""
+
+    model_config = SettingsConfigDict(env_prefix="FRAMEDIT_", populate_by_name=True, frozen=True, extra="forbid")
+
+    redis_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("FRAMEDIT_REDIS_URL", "REDIS_URL"),
+        description="Redis or Valkey: `redis://host:port/0` or `unix:///path`. Without it `framedit serve` starts one.",
+    )
+    data_dir: Path = Field(default=Path("data"), description="What must outlive a restart: database and videos.")
+    artifacts: Path = Field(
+        default_factory=lambda data: data.get("data_dir", Path("data")) / "artifacts",
+        description="The folder of finished videos; server and workers must see the same one.",
+    )
+    checkpoints: Path = Field(default=Path("checkpoints"), description="A folder of checkpoint folders.")
+
+    host: str = Field(default="127.0.0.1", description="The address that the server listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="The port that the server listens on.")
+    max_body_bytes: int = Field(default=1 << 20, ge=1, description="A larger request body is refused.")
+
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="`auto` is float32 on the CPU and bfloat16 on CUDA."
+    )
+    worker_ttl_seconds: int = Field(default=30, ge=1, description="A worker silent for this long counts as away.")
+    max_attempts: int = Field(default=3, ge=1, description="How often a video is started before it has failed.")
+    video_ttl_seconds: int | None = Field(
+        default=None, ge=1, description="How long a finished video can be downloaded; without it, until deleted."
+    )
+    redis_timeout_seconds: float = Field(default=5.0, gt=0, description="The longest wait for one answer of Redis.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="How much is logged.")

@@ -1,0 +1,238 @@
+"""The records of the videos in Redis, and the only ways in which their state changes.
+
+    queued ──start──> in_progress ──complete──> completed
+      ▲ │                 │ │
+      │ └───────fail──────┼─┴────fail─────────> failed
+      └─────requeue───────┘
+
+A record is a hash `framedit:video:<id>` with a JSON value for each field of `VideoRecord`. `framedit:videos` holds
+every id (ids sort by age), `framedit:videos:unfinished` those that are queued or in progress. Each change is one script
+or one MULTI, so that a terminal state is never overwritten and a deleted record is never written to.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from redis import Redis
+from redis.client import Pipeline
+
+from jobs import queue
+from jobs.errors import InvalidRequestError, VideoNotFoundError
+from jobs.records import Artifact, Status, Timings, VideoError, VideoRecord, is_video_id
+
+_ALL_KEY = "framedit:videos"
+_UNFINISHED_KEY = "framedit:videos:unfinished"
+
+# KEYS: record, unfinished, queue, job. ARGV: id, owner or "", the states to change from, then field, value, ...
+# Answers the state before, or nothing when there is no record or it has another owner.
+_CHANGE = """
+local status, owner = unpack(redis.call('HMGET', KEYS[1], 'status', 'worker'))
+if not status or (ARGV[2] ~= '' and ARGV[2] ~= owner) then return false end
+if not string.find(ARGV[3], status, 1, true) then return status end
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+local after = redis.call('HGET', KEYS[1], 'status')
+if after == '"in_progress"' and status == '"queued"' then redis.call('HINCRBY', KEYS[1], 'attempts', 1) end
+if after == '"completed"' or after == '"failed"' then redis.call('ZREM', KEYS[2], ARGV[1]) end
+if after == '"failed"' and redis.call('LREM', KEYS[3], 0, ARGV[1]) > 0 then redis.call('DEL', KEYS[4]) end
+return status
+"""
+
+# KEYS: record, all, unfinished, queue, job. ARGV: id. Answers 1, or 0 when there is no record.
+# The job's hash goes only when the job was still waiting: one that a worker has taken is that worker's to end.
+_DELETE = """
+if redis.call('DEL', KEYS[1]) == 0 then return 0 end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+if redis.call('LREM', KEYS[4], 0, ARGV[1]) > 0 then redis.call('DEL', KEYS[5]) end
+return 1
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    records: Sequence[VideoRecord]
+    has_more: bool
+
+
+class VideoStore:
+    """All methods raise `redis.exceptions.RedisError` when Redis does not answer; nothing is known then of the change.
+
+    The changes that a worker makes take its name: they are refused (False) once another worker has the video. Making
+    the same change twice is harmless and answers True twice, so a worker may repeat one whose answer was lost.
+    """
+
+    def __init__(self, redis: Redis, max_attempts: int = 3, video_ttl_seconds: int | None = None) -> None:
+        self._redis = redis
+        self._max_attempts = max_attempts
+        self._video_ttl_seconds = video_ttl_seconds
+        self._change_script = redis.register_script(_CHANGE)
+        self._delete_script = redis.register_script(_DELETE)
+
+    # What the server does
+
+    def create(self, *records: VideoRecord) -> None:
+        """Write new records and put them on the queue, all or none; durable as Redis is when this returns."""
+        with self._redis.pipeline() as pipe:
+            pipe.multi()
+            for record in records:
+                pipe.hset(_key(record.id), mapping=_to_hash(record))
+                pipe.zadd(_ALL_KEY, {record.id: 0})
+                pipe.zadd(_UNFINISHED_KEY, {record.id: 0})
+            queue.enqueue(self._redis, records, pipe, self._max_attempts)
+            pipe.execute()
+
+    def get(self, video_id: str) -> VideoRecord:
+        """:raises VideoNotFoundError: when there is no such record."""
+        record = self.find(video_id)
+        if record is None:
+            raise VideoNotFoundError(video_id)
+        return record
+
+    def find(self, video_id: str) -> VideoRecord | None:
+        """The record, None when there is no such one."""
+        raw = cast(dict[bytes, bytes], self._redis.hgetall(_key(video_id))) if is_video_id(video_id) else {}
+        return _from_hash(raw) if raw else None
+
+    def list(self, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc") -> Page:
+        """Records by age, newest first (`desc`), from the one that follows `after`, which may have been deleted.
+
+        :raises InvalidRequestError: when `after` is not the id of a video.
+        """
+        if after is not None and not is_video_id(after):
+            raise InvalidRequestError(f"after is {after!r}, which is not the id of a video", param="after")
+        start = f"({after}" if after is not None else "+" if order == "desc" else "-"
+        end = "-" if order == "desc" else "+"
+        ids = self._redis.zrange(_ALL_KEY, start, end, desc=order == "desc", bylex=True, offset=0, num=limit + 1)
+        found = [raw.decode() for raw in cast(Sequence[bytes], ids)]
+        return Page(self._fetch(found[:limit]), has_more=len(found) > limit)
+
+    def delete(self, video_id: str) -> VideoRecord:
+        """Remove a record and its place in the queue; a worker that is at it finds it no longer wanted.
+
+        :raises VideoNotFoundError: when there is no such record.
+        """
+        record = self.get(video_id)
+        keys = [_key(video_id), _ALL_KEY, _UNFINISHED_KEY, queue.queue_key(record), queue.job_key(record)]
+        if not self._delete_script(keys=keys, args=[video_id]):
+            raise VideoNotFoundError(video_id)
+        return record
+
+    def cancel(self, video_id: str) -> VideoRecord:
+        """Fail a video that has not ended, with the code `cancelled`; one that has ended stays as it is.
+
+        :raises VideoNotFoundError: when there is no such record.
+        """
+        self.fail(video_id, "cancelled", "the video was cancelled")
+        return self.get(video_id)
+
+    # What a worker does
+
+    def start(self, video_id: str, worker: str) -> VideoRecord | None:
+        """queued -> in_progress. Counts an attempt. None when the video is not there to be started any more."""
+        fields = {"status": "in_progress", "worker": worker, "started_at": time.time(), "step": 0, "progress": 0}
+        self._change(video_id, ("queued",), fields)
+        record = self.find(video_id)
+        mine = record is not None and record.status == "in_progress" and record.worker == worker
+        return record if mine else None
+
+    def progress(self, video_id: str, step: int, steps: int, worker: str | None = None) -> bool:
+        """`step` of `steps` denoising steps are done. False when the video is no longer wanted (of this worker)."""
+        # 100 is kept for a file that is durable.
+        fields = {"step": step, "steps": steps, "progress": min(99, 100 * step // max(1, steps))}
+        return self._change(video_id, ("in_progress",), fields, worker)
+
+    def complete(self, video_id: str, artifact: Artifact, timings: Timings, worker: str | None = None) -> bool:
+        """in_progress -> completed. To be called once the file is in the artifact store.
+
+        False when the video was cancelled, deleted or given to another worker: the caller then leaves no file behind,
+        unless the record is now another worker's.
+        """
+        now = time.time()
+        fields = {
+            "status": "completed",
+            "progress": 100,
+            "completed_at": now,
+            "expires_at": now + self._video_ttl_seconds if self._video_ttl_seconds else None,
+            "artifact": artifact.model_dump(),
+            "timings": timings.model_dump(),
+        }
+        return self._change(video_id, ("in_progress",), fields, worker)
+
+    def fail(self, video_id: str, code: str, message: str, worker: str | None = None) -> bool:
+        """queued or in_progress -> failed, and off the queue. False when it has completed or is gone."""
+        error = VideoError(code=code, message=message)
+        fields = {"status": "failed", "completed_at": time.time(), "error": error.model_dump()}
+        return self._change(video_id, ("queued", "in_progress"), fields, worker)
+
+    def requeue(self, video_id: str, worker: str | None = None) -> bool:
+        """in_progress -> queued, at the front, with a new job: its worker died or gave it back.
+
+        `worker` is the one that lost it. The caller looks at `attempts` first and fails a video that has had its share.
+        """
+
+        def change(pipe: Pipeline) -> None:
+            raw = cast(dict[bytes, bytes], pipe.hgetall(_key(video_id)))
+            record = _from_hash(raw) if raw else None
+            pipe.multi()
+            if record is None or record.status != "in_progress" or worker not in (None, record.worker):
+                return
+            fields = {"status": "queued", "worker": None, "started_at": None, "step": 0, "progress": 0}
+            pipe.hset(_key(video_id), mapping=_encode(fields))
+            pipe.lrem(queue.queue_key(record), 0, video_id)
+            queue.enqueue(self._redis, [record], pipe, self._max_attempts, at_front=True)
+
+        # The answers of the commands sent: none where there was nothing to change.
+        return bool(self._redis.transaction(change, _key(video_id)))
+
+    def wanted(self, video_id: str, worker: str | None = None) -> bool:
+        """Whether a video is still being made (by this worker): not cancelled, deleted, or given to another."""
+        status, owner = cast(tuple[bytes | None, bytes | None], self._redis.hmget(_key(video_id), ["status", "worker"]))
+        return status == b'"in_progress"' and (worker is None or owner == json.dumps(worker).encode())
+
+    def unfinished(self) -> Sequence[VideoRecord]:
+        """All records that are queued or in progress, oldest first: what to look through after a crash."""
+        return self._fetch(raw.decode() for raw in cast(Sequence[bytes], self._redis.zrange(_UNFINISHED_KEY, 0, -1)))
+
+    def _change(
+        self, video_id: str, sources: tuple[Status, ...], fields: dict[str, Any], worker: str | None = None
+    ) -> bool:
+        """Change fields if the record is in one of `sources`; True also when it is in the state asked for already."""
+        record = self.find(video_id)
+        if record is None:
+            return False
+        encoded = _encode(fields)
+        before = self._change_script(
+            keys=[_key(video_id), _UNFINISHED_KEY, queue.queue_key(record), queue.job_key(record)],
+            args=[
+                video_id,
+                "" if worker is None else json.dumps(worker),
+                json.dumps(sources),
+                *(part for pair in encoded.items() for part in pair),
+            ],
+        )
+        return before is not None and before.decode() in {*map(json.dumps, sources), encoded.get("status")}
+
+    def _fetch(self, video_ids: Iterable[str]) -> Sequence[VideoRecord]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for video_id in video_ids:
+                pipe.hgetall(_key(video_id))
+            return [_from_hash(raw) for raw in pipe.execute() if raw]
+
+
+def _key(video_id: str) -> str:
+    return f"framedit:video:{video_id}"
+
+
+def _encode(fields: dict[str, Any]) -> dict[Any, str]:
+    return {name: json.dumps(value) for name, value in fields.items()}
+
+
+def _to_hash(record: VideoRecord) -> dict[Any, str]:
+    return _encode(record.model_dump(mode="json"))
+
+
+def _from_hash(raw: dict[bytes, bytes]) -> VideoRecord:
+    return VideoRecord.model_validate({name.decode(): json.loads(value) for name, value in raw.items()})

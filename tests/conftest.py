@@ -1,0 +1,76 @@
+"""What all tests share: a real Redis-protocol server, started once and emptied for each test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from cli.embedded_redis import EmbeddedRedis
+from jobs.cards import ModelCard
+from jobs.connection import connect
+from jobs.store import VideoStore
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server process that belongs to this test session."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The URL of an empty database."""
+    with connect(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def store(redis: Redis) -> VideoStore:
+    return VideoStore(redis)
+
+
+@pytest.fixture
+def text_card() -> ModelCard:
+    return ModelCard(
+        id="tiny-text",
+        description="a text model for tests",
+        created=1_700_000_000,
+        conditioning="text",
+        num_frames=16,
+        min_frames=2,
+        max_frames=16,
+        height=64,
+        width=96,
+        fps=8,
+        num_inference_steps=20,
+        max_inference_steps=250,
+        guidance_scale=7.5,
+        sampler="ddim",
+        samplers=["ddim", "euler"],
+        negative_prompt="",
+        max_prompt_characters=100,
+        examples=["a red circle moving right on a black background"],
+    )
+
+
+@pytest.fixture
+def class_card(text_card: ModelCard) -> ModelCard:
+    changes = {"id": "tiny-class", "conditioning": "class", "class_names": ["circle-left", "circle-right", "star-up"]}
+    return text_card.model_copy(update=changes)
+
+
+@pytest.fixture
+def artifacts_dir(tmp_path: Path) -> Path:
+    return tmp_path / "artifacts"

@@ -1,0 +1,62 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from jobs.artifacts import ArtifactStore
+from jobs.errors import ArtifactStoreError
+from jobs.records import new_video_id
+
+VIDEO_ID = new_video_id(1_700_000_000.0)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    source = tmp_path / "made.mp4"
+    source.write_bytes(b"frames" * 1000)
+    return source
+
+
+def test_a_stored_file_is_whole_and_alone(artifacts_dir: Path, source: Path) -> None:
+    store = ArtifactStore(artifacts_dir)
+    artifact = store.write(VIDEO_ID, "video", source)
+    assert artifact.num_bytes == 6000
+    assert artifact.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    with store.open(VIDEO_ID) as stored:
+        assert stored.read() == source.read_bytes()
+    assert list(store.path(VIDEO_ID).parent.iterdir()) == [store.path(VIDEO_ID)]
+
+
+def test_a_failed_write_leaves_what_was_there(artifacts_dir: Path, source: Path) -> None:
+    store = ArtifactStore(artifacts_dir)
+    store.write(VIDEO_ID, "video", source)
+    with pytest.raises(ArtifactStoreError, match="No such file"):
+        store.write(VIDEO_ID, "video", source.with_name("missing.mp4"))
+    assert store.path(VIDEO_ID).read_bytes() == source.read_bytes()
+    assert list(store.path(VIDEO_ID).parent.iterdir()) == [store.path(VIDEO_ID)]
+
+
+def test_deleting_removes_every_kind_and_may_be_repeated(artifacts_dir: Path, source: Path) -> None:
+    store = ArtifactStore(artifacts_dir)
+    store.write(VIDEO_ID, "video", source)
+    store.write(VIDEO_ID, "thumbnail", source)
+    store.delete(VIDEO_ID)
+    store.delete(VIDEO_ID)
+    assert not store.exists(VIDEO_ID)
+    assert list(artifacts_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("video_id", ["../secret", "/etc/passwd", "", "video_0", VIDEO_ID + "/.."])
+def test_what_is_no_id_never_becomes_a_path(artifacts_dir: Path, video_id: str) -> None:
+    with pytest.raises(ArtifactStoreError, match="not the id of a video"):
+        ArtifactStore(artifacts_dir).path(video_id)
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path: Path, artifacts_dir: Path, source: Path) -> None:
+    ArtifactStore(artifacts_dir).check_writable()
+    blocked = ArtifactStore(source)  # a file where the folder should be, which stops even root
+    with pytest.raises(ArtifactStoreError, match="cannot be written") as caught:
+        blocked.check_writable()
+    assert str(tmp_path) not in caught.value.message
+    with pytest.raises(ArtifactStoreError, match="cannot store"):
+        blocked.write(VIDEO_ID, "video", source)

@@ -1,0 +1,20 @@
+import pytest
+
+from jobs.records import MAX_SEED, is_video_id, new_seed, new_video_id
+
+
+def test_ids_sort_by_age() -> None:
+    ids = [new_video_id(seconds) for seconds in (1.0, 1_700_000_000.0, 1_700_000_000.000001, 4_000_000_000.0)]
+    assert ids == sorted(ids)
+    assert all(is_video_id(video_id) for video_id in ids)
+
+
+@pytest.mark.parametrize("text", ["", "video_", "video_../../etc", "video_" + "g" * 32, "video_" + "0" * 32 + "\n"])
+def test_what_is_no_id(text: str) -> None:
+    assert not is_video_id(text)
+
+
+def test_seeds_fit_a_signed_32_bit_number() -> None:
+    seeds = {new_seed() for _ in range(100)}
+    assert len(seeds) > 90
+    assert all(0 <= seed <= MAX_SEED for seed in seeds)

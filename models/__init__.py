@@ -1,0 +1,1 @@
+"""The mathematics: FrameDiT transformers, samplers, checkpoints. Knows nothing of queues or HTTP."""

@@ -1,0 +1,1 @@
+"""The temporal designs: local, matrix, hybrid and full 3D attention."""

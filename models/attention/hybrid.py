@@ -1,0 +1,112 @@
+"""Local and matrix attention side by side, fused: the temporal part of FrameDiT-H.
+
+Shapes: B batch, T frames, N tokens per frame, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.attention.local import LocalAttention
+from models.attention.matrix import MatrixAttention
+from models.config import Fuse, MatrixAttentionConfig
+
+EPS = 1e-5
+
+
+class HybridAttention(nn.Module):
+    """(B, T, N, D) -> (B, T, N, D): `fuse(LayerNorm(local(x)), LayerNorm(matrix(x)))`."""
+
+    def __init__(self, config: MatrixAttentionConfig, fuse: Fuse, tokens: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.local = LocalAttention(width, heads)
+        self.matrix = MatrixAttention(config, tokens, width)
+        self.norm_local = nn.LayerNorm(width, eps=EPS)
+        self.norm_matrix = nn.LayerNorm(width, eps=EPS)
+        self.fuse = FUSIONS[fuse](tokens, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fused: Tensor = self.fuse(x, self.norm_local(self.local(x)), self.norm_matrix(self.matrix(x)))
+        return fused
+
+
+class Concat(nn.Module):
+    """`W [local; global] + b`."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
+        # The two halves of one product, summed in place: nothing is concatenated.
+        of_local, of_matrix = self.linear.weight.chunk(2, dim=1)
+        fused = F.linear(local, of_local, self.linear.bias)
+        flat = fused.view(-1, fused.shape[-1])
+        return flat.addmm_(matrix.reshape(flat.shape), of_matrix.t()).view_as(x)
+
+
+class Sum(nn.Module):
+    """`(local + global) / sqrt 2`."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
+        return (local + matrix) * (1 / math.sqrt(2))
+
+
+class Gated(nn.Module):
+    """`gamma_local local s + gamma_global global (1 - s)` with `s = sigmoid(alpha)`, one number for each channel."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(width))
+        self.gamma_local = nn.Parameter(torch.full((width,), 1e-4))
+        self.gamma_matrix = nn.Parameter(torch.full((width,), 1e-4))
+
+    def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
+        share = self.alpha.sigmoid()
+        return torch.addcmul(matrix * (self.gamma_matrix * (1 - share)), local, self.gamma_local * share)
+
+
+class GatedNoScale(nn.Module):
+    """`local s + global (1 - s)` with `s = sigmoid(alpha)`, one number for each token and channel."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(tokens, width))
+
+    def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
+        return torch.lerp(matrix, local, self.alpha.sigmoid().expand_as(matrix))
+
+
+class ContentGated(nn.Module):
+    """`local s + global (1 - s)` with `s = sigmoid(Linear(x))`, x the input of the attention."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
+        return torch.lerp(matrix, local, self.gate(x).sigmoid())
+
+
+class DifferenceGated(ContentGated):
+    """The same with `s = sigmoid(Linear(local - global))`."""
+
+    def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
+        return super().forward(local - matrix, local, matrix)
+
+
+FUSIONS: dict[Fuse, type[nn.Module]] = {
+    Fuse.CONCAT: Concat,
+    Fuse.SUM: Sum,
+    Fuse.GATED: Gated,
+    Fuse.GATED_NO_SCALE: GatedNoScale,
+    Fuse.CONTENT_GATED: ContentGated,
+    Fuse.DIFFERENCE_GATED: DifferenceGated,
+}

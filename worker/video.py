@@ -10,13 +10,17 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.errors import FrameditError
+
 _TIMEOUT_SECONDS = 600.0
 # Constant rate factor of x264: 0 is lossless, 18 is commonly taken as visually so.
 _QUALITY = 16
 
 
-class EncodeError(RuntimeError):
+class EncodeError(FrameditError):
     """ffmpeg could not write the video; the message carries what it said."""
+
+    code = "encode_failed"
 
 
 def write_mp4(frames: NDArray[np.uint8], path: Path, fps: float) -> None:

@@ -1,0 +1,98 @@
+"""The data of diffusion training: videos of random scenes, rendered and encoded once.
+
+Shape legend: N videos, T frames, C latent channels, h latent side, A attributes.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from training.loop import autocast, pick_device
+from training.scenes import DIRECTIONS, MOTIONS, Scene, Split, draw_scenes
+from training.world import render
+
+_SEED_STRIDE = 1_000_003
+
+
+@dataclass(frozen=True)
+class LatentDataset:
+    """`latents` (N, T, C, h, h) float16, scaled as the diffusion model sees them; `scenes` (N, A) int64."""
+
+    latents: Tensor
+    scenes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def scene(self, index: int) -> Scene:
+        return Scene.from_row(self.scenes[index].tolist())
+
+    def to(self, device: torch.device | str) -> "LatentDataset":
+        return LatentDataset(self.latents.to(device), self.scenes.to(device))
+
+    def save(self, path: Path) -> None:
+        temporary = path.with_suffix(".part")
+        save_file({"latents": self.latents.cpu().contiguous(), "scenes": self.scenes.cpu().contiguous()}, temporary)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "LatentDataset":
+        tensors = load_file(path)
+        return cls(tensors["latents"], tensors["scenes"])
+
+
+@torch.no_grad()
+def encode_scenes(
+    vae: AutoencoderKL,
+    num_videos: int,
+    seed: int,
+    *,
+    motions: Sequence[str] = MOTIONS,
+    split: Split = Split.TRAINING,
+    num_frames: int = 16,
+    batch: int = 32,
+) -> LatentDataset:
+    """Render and encode `num_videos` random scenes on the VAE's device, where the result stays.
+
+    The same seed and batch give the same scenes on every device. Latents are the posterior's mean times the VAE's
+    `scaling_factor`.
+    """
+    latents, rows = [], []
+    for start in tqdm(range(0, num_videos, batch), desc="encoding", unit="batch"):
+        drawn = draw_scenes(min(batch, num_videos - start), seed * _SEED_STRIDE + start, split, motions)
+        frames = render(drawn.to(vae.device), num_frames).flatten(0, 1)
+        with autocast(vae.device):
+            encoded = vae.encode(frames).latent_dist.mode()
+        latents.append((encoded * vae.config.scaling_factor).half().unflatten(0, (-1, num_frames)))
+        rows.append(drawn.attributes)
+    return LatentDataset(torch.cat(latents), torch.cat(rows).to(vae.device))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vae", type=Path, default=Path("build/training/vae/vae"))
+    parser.add_argument("--out", type=Path, default=Path("build/training/latents.safetensors"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--videos", type=int, default=20_000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--directions-only", action="store_true", help="only scenes that move, as demo-class needs")
+    options = parser.parse_args(arguments)
+    vae = AutoencoderKL.from_pretrained(options.vae).to(pick_device(options.device)).eval()
+    motions = DIRECTIONS if options.directions_only else MOTIONS
+    dataset = encode_scenes(vae, options.videos, options.seed, motions=motions, batch=options.batch)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save(options.out)
+    print(json.dumps({"videos": len(dataset), "mean": dataset.latents.float().mean().item(), "std": dataset.latents.float().std().item()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The loop that every training stage shares: AdamW with warm-up and cosine decay, a log of losses, and a state file
+from which an interrupted stage goes on. Batches are drawn from the step's number, so going on changes nothing."""
+
+import json
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+LossOfStep = Callable[[int], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """`out` is the stage's folder: `state.pt` and `log.jsonl` are kept there."""
+
+    out: Path
+    steps: int
+    learning_rate: float
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    save_every: int = 500
+    log_every: int = 20
+
+
+def train(settings: LoopSettings, module: nn.Module, loss_of_step: LossOfStep) -> None:
+    """Train `module` up to `settings.steps`, continuing from `out/state.pt` where there is one.
+
+    `loss_of_step(step)` returns named scalars; the one called "loss" is minimised, all are logged.
+    """
+    settings.out.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    first = _resume(settings, module, optimizer)
+    progress = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc=settings.out.name)
+    for step in progress:
+        rate = learning_rate_at(settings, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        losses = loss_of_step(step)
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(module.parameters(), settings.max_gradient_norm)
+        optimizer.step()
+        done = step + 1
+        if done % settings.log_every == 0 or done == settings.steps:
+            values = {name: round(float(value.detach()), 6) for name, value in losses.items()}
+            _log(settings, {"step": done, "learning_rate": rate, **values})
+            progress.set_postfix(loss=values["loss"])
+        if done % settings.save_every == 0 or done == settings.steps:
+            save_atomically({"step": done, "module": module.state_dict(), "optimizer": optimizer.state_dict()}, _state(settings))
+
+
+def learning_rate_at(settings: LoopSettings, step: int) -> float:
+    """Linear warm-up, then half a cosine down to a fiftieth."""
+    warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    decay = 0.5 + 0.5 * math.cos(math.pi * step / max(1, settings.steps))
+    return settings.learning_rate * warmup * (0.02 + 0.98 * decay)
+
+
+def save_atomically(state: dict[str, object], path: Path) -> None:
+    """A reader sees the old file or the new one, never half of one."""
+    temporary = path.with_suffix(".part")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def autocast(device: torch.device) -> AbstractContextManager[None]:
+    """bfloat16 where the hardware is made for it; float32 on the CPU."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+def _resume(settings: LoopSettings, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    path = _state(settings)
+    if not path.exists():
+        (settings.out / "log.jsonl").unlink(missing_ok=True)
+        return 0
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    module.load_state_dict(state["module"])
+    optimizer.load_state_dict(state["optimizer"])
+    first = int(state["step"])
+    _cut_log(settings, first)
+    return first
+
+
+def _cut_log(settings: LoopSettings, last_step: int) -> None:
+    """Drop what was logged after the state was saved: those steps are about to be done again."""
+    path = settings.out / "log.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= last_step))
+
+
+def _log(settings: LoopSettings, entry: dict[str, float]) -> None:
+    with (settings.out / "log.jsonl").open("a") as log:
+        log.write(json.dumps(entry) + "\n")
+
+
+def _state(settings: LoopSettings) -> Path:
+    return settings.out / "state.pt"

@@ -1,0 +1,56 @@
+"""A small byte-level BPE tokenizer made from the prompts: any text can be encoded, common words are one token."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from training import prompts, wordings
+from training.scenes import draw_scenes
+
+VOCABULARY_SIZE = 1024
+MAX_TOKENS = 40
+PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
+
+
+def make_tokenizer(num_prompts: int = 20_000, seed: int = 0) -> Tokenizer:
+    """A tokenizer that lower-cases, splits bytes and words, and ends every text with </s> as T5's does."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=[PAD, END, UNKNOWN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(num_prompts, seed), trainer)
+    end = tokenizer.token_to_id(END)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, end)])
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the two files from which `AutoTokenizer.from_pretrained(folder)` makes a fast tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "eos_token": END,
+        "unk_token": UNKNOWN,
+        "model_max_length": MAX_TOKENS,
+        "padding_side": "right",
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _corpus(num_prompts: int, seed: int) -> Iterator[str]:
+    rng = random.Random(seed)
+    for scene in draw_scenes(num_prompts, seed).words():
+        yield prompts.describe(scene, rng).text
+    yield from wordings.OTHER_WORDS

@@ -1,0 +1,137 @@
+"""The VAE: a small `AutoencoderKL` (factor 8, 4 latent channels) trained on frames of the world.
+
+Shape legend: B frames, S pixels a side, C latent channels, h = S / 8 latent side.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from tqdm import tqdm
+
+from training.loop import LoopSettings, autocast, pick_device, train
+from training.scenes import Split, draw_scenes
+from training.world import render_at
+
+KL_WEIGHT = 1e-4
+# An edge pixel counts this many times more than one of a flat area, which is most of every frame.
+EDGE_WEIGHT = 4.0
+
+
+def new_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(32, 64, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=64,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+
+
+def random_frames(num_frames: int, seed: int, device: torch.device, split: Split = Split.TRAINING) -> Tensor:
+    """One frame (B, 3, S, S) of each of B random scenes, at a random time."""
+    scenes = draw_scenes(num_frames, seed, split).to(device)
+    times = torch.rand(num_frames, 1, generator=torch.Generator().manual_seed(seed + 1))
+    return render_at(scenes, times.to(device))[:, 0]
+
+
+def pretrain(vae: AutoencoderKL, settings: LoopSettings, batch: int) -> None:
+    device = vae.device
+
+    def loss_of_step(step: int) -> dict[str, Tensor]:
+        frames = random_frames(batch, 1_000_000 + 2 * step, device)
+        with autocast(device):
+            posterior = vae.encode(frames).latent_dist
+            decoded = vae.decode(posterior.sample()).sample
+        error = (decoded.float() - frames).abs().mean(dim=1)
+        reconstruction = (error * edge_weights(frames)).mean()
+        kl = posterior.kl().float().mean() / posterior.mean[0].numel()
+        return {"loss": reconstruction + KL_WEIGHT * kl, "reconstruction": reconstruction, "kl": kl}
+
+    vae.train()
+    train(settings, vae, loss_of_step)
+    vae.eval()
+
+
+def edge_weights(frames: Tensor) -> Tensor:
+    """1 in flat areas up to 1 + EDGE_WEIGHT near strong edges: (B, 3, S, S) -> (B, S, S)."""
+    spread = F.max_pool2d(frames, 3, 1, 1) + F.max_pool2d(-frames, 3, 1, 1)
+    return 1 + EDGE_WEIGHT * spread.mean(dim=1).clamp(max=1)
+
+
+@torch.no_grad()
+def normalise_latents(vae: AutoencoderKL, num_frames: int = 4096, batch: int = 256) -> None:
+    """Fold each latent channel's mean and spread into the 1x1 convolutions beside the latents, so that latents are
+    zero-mean and unit-variance by channel, then write the `scaling_factor` (1 but for rounding)."""
+    latents = _latents_of(vae, num_frames, batch)
+    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    _fold(vae.quant_conv, vae.post_quant_conv, mean, std)
+    vae.register_to_config(scaling_factor=round(1 / _latents_of(vae, num_frames, batch).std().item(), 5))
+
+
+def _fold(quantize: nn.Conv2d, dequantize: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
+    assert quantize.bias is not None
+    assert dequantize.bias is not None
+    channels = len(mean)
+    # The first C outputs are the means, the other C the log variances.
+    quantize.weight[:channels] /= std[:, None, None, None]
+    quantize.bias[:channels] = (quantize.bias[:channels] - mean) / std
+    quantize.bias[channels:] -= 2 * std.log()
+    dequantize.bias += torch.einsum("oc,c->o", dequantize.weight[:, :, 0, 0], mean)
+    dequantize.weight *= std[:, None, None]
+
+
+@torch.no_grad()
+def _latents_of(vae: AutoencoderKL, num_frames: int, batch: int) -> Tensor:
+    batches = (random_frames(batch, 5000 + 2 * index, vae.device) for index in range(max(1, num_frames // batch)))
+    return torch.cat([vae.encode(frames).latent_dist.sample() for frames in batches])
+
+
+@torch.no_grad()
+def measure(vae: AutoencoderKL, num_frames: int = 1024, batch: int = 128) -> dict[str, float]:
+    """Peak signal-to-noise ratio in dB of reconstructed frames (held-out combinations too), mean and worst frame."""
+    ratios = []
+    for index in tqdm(range(max(1, num_frames // batch)), desc="measuring", leave=False):
+        frames = random_frames(batch, 9000 + 2 * index, vae.device, Split.ALL)
+        decoded = vae.decode(vae.encode(frames).latent_dist.mode()).sample.clamp(-1, 1)
+        squared = ((decoded - frames) / 2).square().mean(dim=(1, 2, 3))
+        ratios.append(-10 * squared.log10())
+    psnr = torch.cat(ratios)
+    return {"psnr_mean": psnr.mean().item(), "psnr_worst": psnr.min().item()}
+
+
+def run(out: Path, device: torch.device, steps: int, batch: int, half: bool = False) -> dict[str, float]:
+    """Train, normalise the latents, save `vae/` in `out` (diffusers layout), and return the measures."""
+    torch.manual_seed(0)
+    vae = new_vae().to(device)
+    pretrain(vae, LoopSettings(out, steps, learning_rate=1e-3), batch)
+    normalise_latents(vae)
+    report = measure(vae) | {"scaling_factor": vae.config.scaling_factor}
+    report["parameters"] = sum(parameter.numel() for parameter in vae.parameters())
+    (vae.half() if half else vae).save_pretrained(out / "vae")
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("build/training/vae"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--half", action="store_true", help="save in half precision")
+    options = parser.parse_args(arguments)
+    print(json.dumps(run(options.out, pick_device(options.device), options.steps, options.batch, options.half), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What each training video is conditioned on: its class, or one of several wordings of its scene.
+
+Shapes: B batch, N videos, L text tokens, E width of the text encoder.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+from models.conditioning import Condition
+from training import prompts
+from training.latents import LatentDataset
+from training.scenes import CLASS_NAMES
+from training.tokenizer import MAX_TOKENS
+
+DROPOUT = 0.1  # of labels and prompts, so that guidance has something to push away from
+
+ConditionOf = Callable[[Tensor, Tensor], Condition]  # (video indices (B,), dropped (B,) bool) -> B rows
+
+
+def class_conditions(dataset: LatentDataset) -> ConditionOf:
+    """Each video's class; dropped ones have the null class."""
+    labels = torch.tensor([dataset.scene(i).class_label for i in range(len(dataset))], device=dataset.latents.device)
+
+    def condition_of(indices: Tensor, dropped: Tensor) -> Condition:
+        return Condition(labels=torch.where(dropped, len(CLASS_NAMES), labels[indices]))
+
+    return condition_of
+
+
+@dataclass(frozen=True)
+class PromptPool:
+    """`wordings` token rows for each of N videos: `tokens` (N, wordings, L) padded, `lengths` (N, wordings)."""
+
+    tokens: Tensor
+    lengths: Tensor
+    empty: Tensor  # (L,), the empty prompt
+
+    def to(self, device: torch.device) -> "PromptPool":
+        return PromptPool(self.tokens.to(device), self.lengths.to(device), self.empty.to(device))
+
+
+def make_prompt_pool(
+    dataset: LatentDataset, tokenizer: PreTrainedTokenizerBase, wordings: int, seed: int
+) -> PromptPool:
+    """Word every scene `wordings` times."""
+    rng = random.Random(seed)
+    tokens = torch.zeros(len(dataset), wordings, MAX_TOKENS, dtype=torch.int16)
+    lengths = torch.zeros(len(dataset), wordings, dtype=torch.int16)
+    rows = dataset.scenes.tolist()
+    scene_of = type(dataset.scene(0)).from_row
+    chunk = 4096
+    for start in tqdm(range(0, len(rows), chunk), desc="wording", unit="batch"):
+        texts = [prompts.sample(scene_of(row), rng) for row in rows[start : start + chunk] for _ in range(wordings)]
+        encoded = _tokenize(tokenizer, texts)
+        stop = start + len(texts) // wordings
+        tokens[start:stop] = encoded["input_ids"].to(torch.int16).view(-1, wordings, MAX_TOKENS)
+        lengths[start:stop] = encoded["attention_mask"].sum(dim=1).to(torch.int16).view(-1, wordings)
+    longest = int(lengths.max())
+    empty = _tokenize(tokenizer, [""])["input_ids"][0, :longest].to(torch.int16)
+    return PromptPool(tokens[:, :, :longest].contiguous(), lengths, empty)
+
+
+def text_conditions(pool: PromptPool, encoder: T5EncoderModel) -> ConditionOf:
+    """One wording of each video, encoded; a dropped one is the empty prompt, padded to the length of the wording.
+
+    That is what guidance compares with at inference: the published pipeline cuts the encoded negative prompt to the
+    token count of the prompt, padding included.
+    """
+    positions = torch.arange(pool.tokens.shape[-1], device=pool.tokens.device)
+
+    @torch.no_grad()
+    def condition_of(indices: Tensor, dropped: Tensor) -> Condition:
+        which = torch.randint(pool.tokens.shape[1], indices.shape, device=indices.device)
+        tokens = torch.where(dropped[:, None], pool.empty, pool.tokens[indices, which]).long()
+        lengths = pool.lengths[indices, which]
+        encoded_lengths = torch.where(dropped, int((pool.empty != 0).sum()), lengths)
+        states = encoder(input_ids=tokens, attention_mask=positions < encoded_lengths[:, None]).last_hidden_state
+        return Condition(text=states, text_mask=positions < lengths[:, None])
+
+    return condition_of
+
+
+def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
+    encoded: dict[str, Tensor] = tokenizer(
+        [text.lower().strip() for text in texts],
+        padding="max_length",
+        truncation=True,
+        max_length=MAX_TOKENS,
+        return_tensors="pt",
+    )
+    return encoded

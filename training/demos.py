@@ -1,0 +1,44 @@
+"""The two demo models: what is trained, and how it is presented."""
+
+from dataclasses import dataclass
+
+from models.config import Conditioning, Fuse, Layout, MatrixAttentionConfig, Temporal, TransformerConfig
+from training.scenes import CLASS_NAMES, DIRECTIONS, MOTIONS
+from training.text_encoder import WIDTH as TEXT_WIDTH
+
+NUM_FRAMES = 16
+LATENT_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo model: `motions` are those of its training scenes."""
+
+    name: str
+    config: TransformerConfig
+    motions: tuple[str, ...]
+
+
+def _config(conditioning: Conditioning, depth: int, width: int, heads: int) -> TransformerConfig:
+    return TransformerConfig(
+        conditioning=conditioning,
+        layout=Layout.ALTERNATING,
+        temporal=Temporal.HYBRID,
+        depth=depth,
+        width=width,
+        heads=heads,
+        patch_size=2,
+        latent_channels=4,
+        latent_size=LATENT_SIZE,
+        num_frames=NUM_FRAMES,
+        num_classes=len(CLASS_NAMES) if conditioning is Conditioning.CLASS else None,
+        text_width=TEXT_WIDTH if conditioning is Conditioning.TEXT else None,
+        matrix=MatrixAttentionConfig(column_heads=4, row_heads=heads, qk_tokens=8, v_tokens=32),
+        fuse=Fuse.CONCAT,
+    )
+
+
+DEMOS = {
+    "text": Demo("demo-text", _config(Conditioning.TEXT, depth=6, width=256, heads=8), MOTIONS),
+    "class": Demo("demo-class", _config(Conditioning.CLASS, depth=6, width=256, heads=8), DIRECTIONS),
+}

@@ -1,0 +1,112 @@
+"""Diffusion training of a demo model on encoded videos: noise prediction with learned variance, label dropout, EMA."""
+
+import argparse
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer, T5EncoderModel
+
+from models.conditioning import Condition
+from models.config import Conditioning
+from models.sampling.schedule import NoiseSchedule
+from models.transformer import Transformer, count_parameters
+from training.conditions import DROPOUT, ConditionOf, class_conditions, make_prompt_pool, text_conditions
+from training.demos import DEMOS
+from training.initialize import initialize
+from training.latents import LatentDataset
+from training.loop import LoopSettings, autocast, pick_device, train
+from training.losses import diffusion_losses, terms_of
+
+WORDINGS = 3
+EMA_DECAY = 0.9995
+
+
+class Averaged(nn.Module):
+    """The model in training, and the moving average of its weights, which is what is kept."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+        self.average = copy.deepcopy(model).requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Move the average towards the weights; in the first steps faster, so that it forgets where it began."""
+        share = 1 - min(EMA_DECAY, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), share)
+
+
+Forward = Callable[[Tensor, Tensor, Condition], Tensor]
+
+
+def train_diffusion(
+    averaged: Averaged,
+    forward: Forward,
+    dataset: LatentDataset,
+    condition_of: ConditionOf,
+    settings: LoopSettings,
+    batch: int,
+) -> None:
+    """Train `averaged.model` (through `forward`, which may be a compiled form of it) on `dataset`."""
+    device = dataset.latents.device
+    schedule = NoiseSchedule()
+    terms = terms_of(schedule, device)
+
+    def loss_of_step(step: int) -> dict[str, Tensor]:
+        averaged.follow(step)
+        torch.manual_seed(step)
+        indices = torch.randint(len(dataset), (batch,), device=device)
+        timesteps = torch.randint(schedule.num_train_timesteps, (batch,), device=device)
+        clean = dataset.latents[indices].float()
+        noise = torch.randn_like(clean)
+        at = terms.at(timesteps)
+        condition = condition_of(indices, torch.rand(batch, device=device) < DROPOUT)
+        with autocast(device):
+            output = forward(at.signal * clean + at.noise * noise, timesteps, condition)
+        return diffusion_losses(output, clean, noise, terms, timesteps)
+
+    averaged.model.train()
+    train(settings, averaged, loss_of_step)
+    averaged.follow(settings.steps)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("demo", choices=DEMOS)
+    parser.add_argument("--latents", type=Path, default=Path("build/training/latents.safetensors"))
+    parser.add_argument("--text", type=Path, default=Path("build/training/text"))
+    parser.add_argument("--out", type=Path, default=None, help="default: build/training/DEMO")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--compile", action="store_true", help="compile the model (worth its minute on a GPU)")
+    options = parser.parse_args(arguments)
+    device, demo = pick_device(options.device), DEMOS[options.demo]
+    out = options.out or Path("build/training") / options.demo
+    dataset = LatentDataset.load(options.latents).to(device)
+    if demo.config.conditioning is Conditioning.CLASS:
+        condition_of = class_conditions(dataset)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(options.text / "tokenizer")
+        encoder = T5EncoderModel.from_pretrained(options.text / "text_encoder").to(device).eval()
+        condition_of = text_conditions(make_prompt_pool(dataset, tokenizer, WORDINGS, seed=0).to(device), encoder)
+    torch.manual_seed(0)
+    model = Transformer(demo.config)
+    initialize(model)
+    averaged = Averaged(model).to(device)
+    print(f"{demo.name}: {count_parameters(model):,} parameters, {len(dataset):,} videos, on {device}")
+    settings = LoopSettings(out, options.steps, options.learning_rate, warmup_steps=500, save_every=1000, log_every=50)
+    forward: Forward = torch.compile(model) if options.compile else model
+    train_diffusion(averaged, forward, dataset, condition_of, settings, options.batch)
+    weights = {name: tensor.half().cpu().contiguous() for name, tensor in averaged.average.state_dict().items()}
+    save_file(weights, out / "model.safetensors")
+    print(f"wrote {out / 'model.safetensors'}")
+
+
+if __name__ == "__main__":
+    main()

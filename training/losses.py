@@ -1,0 +1,83 @@
+"""The diffusion loss: predicted noise, and the learned variance range of Improved DDPM.
+
+Shapes: B batch, T frames, C latent channels, H W height and width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.sampling.schedule import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the loss needs of the schedule at each training timestep, (steps,) float32 each."""
+
+    signal: Tensor  # sqrt(alpha_bar)
+    noise: Tensor  # sqrt(1 - alpha_bar)
+    clean_weight: Tensor  # of x_0 in the mean of q(x_{t-1} | x_t, x_0)
+    latent_weight: Tensor  # of x_t in it
+    min_log_variance: Tensor  # of that posterior
+    max_log_variance: Tensor  # of beta
+
+    def at(self, timesteps: Tensor) -> "Terms":
+        """The terms of each row, (B, 1, 1, 1, 1)."""
+        return Terms(*(value[timesteps].view(-1, 1, 1, 1, 1) for value in vars(self).values()))
+
+
+def terms_of(schedule: NoiseSchedule, device: torch.device) -> Terms:
+    """Ho et al. 2020, equations 4, 6 and 7; the first posterior variance, which is 0, is replaced by the second."""
+    alpha_bar = schedule.alphas_cumprod
+    previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+    alpha = alpha_bar / previous
+    beta = 1 - alpha
+    posterior = beta * (1 - previous) / (1 - alpha_bar)
+    posterior[0] = posterior[1]
+    values = (
+        alpha_bar.sqrt(),
+        (1 - alpha_bar).sqrt(),
+        beta * previous.sqrt() / (1 - alpha_bar),
+        (1 - previous) * alpha.sqrt() / (1 - alpha_bar),
+        posterior.log(),
+        beta.log(),
+    )
+    return Terms(*(value.float().to(device) for value in values))
+
+
+def diffusion_losses(
+    output: Tensor, clean: Tensor, noise: Tensor, terms: Terms, timesteps: Tensor
+) -> dict[str, Tensor]:
+    """The loss of a model's `output` (B, T, 2 C, H, W) on `clean` (B, T, C, H, W) with `noise` added at `timesteps`.
+
+    `loss` is the mean squared error of the noise plus the variational bound, in bits, through which only the variance
+    learns (Nichol and Dhariwal 2021, section 3.1, with the published weight of one thousandth a training step).
+    """
+    predicted, variance = output.float().chunk(2, dim=2)
+    squared = F.mse_loss(predicted, noise)
+    bound = _variational_bound(predicted.detach(), variance, clean, noise, terms.at(timesteps), timesteps)
+    return {"loss": squared + bound, "noise": squared, "bound": bound}
+
+
+def _variational_bound(
+    predicted: Tensor, variance: Tensor, clean: Tensor, noise: Tensor, terms: Terms, timesteps: Tensor
+) -> Tensor:
+    latent = terms.signal * clean + terms.noise * noise
+    predicted_clean = (latent - terms.noise * predicted) / terms.signal
+    share = (variance + 1) / 2
+    log_variance = share * terms.max_log_variance + (1 - share) * terms.min_log_variance
+    mean = terms.clean_weight * predicted_clean + terms.latent_weight * latent
+    true_mean = terms.clean_weight * clean + terms.latent_weight * latent
+    divergence = 0.5 * (
+        log_variance
+        - terms.min_log_variance
+        - 1
+        + (terms.min_log_variance - log_variance).exp()
+        + (true_mean - mean).square() * (-log_variance).exp()
+    )
+    likelihood = 0.5 * (math.log(2 * math.pi) + log_variance + (clean - mean).square() * (-log_variance).exp())
+    first = (timesteps == 0).view(-1, 1, 1, 1, 1)
+    return torch.where(first, likelihood, divergence).mean() / math.log(2)

@@ -167,10 +167,11 @@ class VideoStore:
         fields = {"status": "failed", "completed_at": time.time(), "error": error.model_dump()}
         return self._change(video_id, ("queued", "in_progress"), fields, worker)
 
-    def requeue(self, video_id: str, worker: str | None = None) -> bool:
+    def requeue(self, video_id: str, worker: str | None = None, used_attempt: bool = True) -> bool:
         """in_progress -> queued, at the front, with a new job: its worker died or gave it back.
 
-        `worker` is the one that lost it. The caller looks at `attempts` first and fails a video that has had its share.
+        `worker` is the one that lost it. The caller looks at `attempts` first and fails a video that has had its share;
+        without `used_attempt` the attempt that was begun is not counted.
         """
 
         def change(pipe: Pipeline) -> None:
@@ -179,7 +180,9 @@ class VideoStore:
             pipe.multi()
             if record is None or record.status != "in_progress" or worker not in (None, record.worker):
                 return
+            attempts = record.attempts if used_attempt else record.attempts - 1
             fields = {"status": "queued", "worker": None, "started_at": None, "step": 0, "progress": 0}
+            fields["attempts"] = attempts
             pipe.hset(_key(video_id), mapping=_encode(fields))
             pipe.lrem(queue.queue_key(record), 0, video_id)
             queue.enqueue(self._redis, [record], pipe, self._max_attempts, at_front=True)

@@ -1,0 +1,27 @@
+"""What can keep a worker from starting, and how the work on one video can end early."""
+
+from jobs.errors import FrameditError
+
+
+class StartupError(FrameditError):
+    """The process cannot do its work as it is configured; the message says what to change. Starting again is no use."""
+
+    code = "startup"
+
+
+class NotFiniteError(FrameditError):
+    """The model's numbers ran away for this request; they would again."""
+
+    code = "not_finite"
+
+
+class NoLongerWantedError(FrameditError):
+    """The video was cancelled, deleted, or given to another worker while it was being made."""
+
+    code = "no_longer_wanted"
+
+
+class ShuttingDownError(FrameditError):
+    """This worker was asked to stop: the video goes back to the queue."""
+
+    code = "shutting_down"

@@ -1,0 +1,36 @@
+"""What the routes are given: the parts that `create_app` has made from the settings."""
+
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from fastapi import Depends, Request
+from redis import Redis
+
+from jobs.artifacts import ArtifactStore
+from jobs.connection import connect
+from jobs.settings import Settings
+from jobs.store import VideoStore
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    redis: Redis
+    store: VideoStore
+    artifacts: ArtifactStore
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        if settings.redis_url is None:
+            raise ValueError("no Redis is configured: set REDIS_URL, or use `framedit serve`, which brings its own")
+        redis = connect(settings.redis_url, settings.redis_timeout_seconds)
+        store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
+        return cls(settings, redis, store, ArtifactStore(settings.artifacts))
+
+
+def get_services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]

@@ -1,0 +1,131 @@
+"""Exceptions -> HTTP. The only place that knows status codes of errors and the shape of their body."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+
+from jobs import errors
+
+RETRY_AFTER_SECONDS = 2
+
+_log = logging.getLogger(__name__)
+
+
+class ErrorDetail(BaseModel):
+    message: str = Field(description="For people: what was got, what is allowed, what to do")
+    type: str = Field(description="`invalid_request_error` or `server_error`")
+    param: str | None = Field(description="The field of the request that is at fault")
+    code: str | None = Field(description="For programs")
+
+
+class ErrorEnvelope(BaseModel):
+    error: ErrorDetail
+
+
+class BodyTooLargeError(errors.FrameditError):
+    code = "body_too_large"
+
+
+class RangeNotSatisfiableError(errors.FrameditError):
+    code = "range_not_satisfiable"
+
+    def __init__(self, asked: str, num_bytes: int) -> None:
+        super().__init__(f"the range {asked!r} is outside the file, which has {num_bytes} bytes")
+        self.num_bytes = num_bytes
+
+
+class NotReadyError(errors.FrameditError):
+    """Parts that the server needs do not work."""
+
+    code = "not_ready"
+
+
+# The first class that an exception is an instance of decides.
+_STATUS: Mapping[type[errors.FrameditError], HTTPStatus] = {
+    errors.InvalidRequestError: HTTPStatus.BAD_REQUEST,
+    errors.NotFoundError: HTTPStatus.NOT_FOUND,
+    errors.VideoNotReadyError: HTTPStatus.CONFLICT,
+    errors.VideoFailedError: HTTPStatus.NOT_FOUND,
+    errors.VideoGoneError: HTTPStatus.GONE,
+    errors.ArtifactStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+    BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    RangeNotSatisfiableError: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these errors, for OpenAPI."""
+    return {int(status): {"model": ErrorEnvelope, "description": status.phrase} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the application an envelope, never a stack trace."""
+    app.add_exception_handler(errors.FrameditError, _on_framedit_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RedisError, _on_redis_error)
+    app.add_exception_handler(Exception, _on_anything_else)
+
+
+def _answer(
+    status: int,
+    message: str,
+    code: str | None,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    body = ErrorEnvelope(error=ErrorDetail(message=message, type=kind, param=param, code=code))
+    return JSONResponse(body.model_dump(), status, dict(headers or {}))
+
+
+def _on_framedit_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.FrameditError)
+    status = next((code for cls, code in _STATUS.items() if isinstance(error, cls)), HTTPStatus.INTERNAL_SERVER_ERROR)
+    if status >= 500:
+        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+    headers = {}
+    if status in (HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, RangeNotSatisfiableError):
+        headers["Content-Range"] = f"bytes */{error.num_bytes}"
+    return _answer(status, error.message, error.code, getattr(error, "param", None), headers)
+
+
+def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    fault = error.errors()[0]
+    param = str(fault["loc"][-1])
+    message = f"{param} is {fault.get('input')!r}: {fault['msg']}"
+    return _answer(HTTPStatus.BAD_REQUEST, message, "invalid_value", param)
+
+
+def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    message = error.detail
+    if error.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
+        message = f"there is no route {request.method} {request.url.path}; /docs lists those there are"
+    return _answer(error.status_code, message, code, headers=error.headers)
+
+
+def _on_redis_error(request: Request, error: Exception) -> JSONResponse:
+    _log.error("%s %s: Redis: %s", request.method, request.url.path, error)
+    message = "the job store does not answer; nothing is known of what was asked for, try again soon"
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return _answer(HTTPStatus.SERVICE_UNAVAILABLE, message, "job_store_unavailable", headers=headers)
+
+
+def _on_anything_else(request: Request, error: Exception) -> JSONResponse:
+    # Starlette raises the exception again after this answer, so that the server logs where it came from.
+    message = "the server failed at this request; its log says why"
+    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, message, "internal_error")

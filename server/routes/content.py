@@ -1,0 +1,99 @@
+"""A video's file."""
+
+import re
+import time
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+
+from jobs.errors import InvalidRequestError, VideoFailedError, VideoGoneError, VideoNotReadyError
+from jobs.records import VideoRecord
+from server.dependencies import ServicesDep
+from server.errors import RangeNotSatisfiableError, documented
+
+router = APIRouter(prefix="/v1/videos", tags=["videos"])
+
+VARIANTS = ("video",)
+_MAX_NAME_CHARACTERS = 60
+
+_MP4 = {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file", "content": _MP4},
+    206: {"description": "The part of the file that `Range` asks for", "content": _MP4},
+    304: {"description": "The client has it already (`If-None-Match`)"},
+    **documented(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.GONE,
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+}
+
+
+@router.head("/{video_id}/content", include_in_schema=False)
+@router.get("/{video_id}/content", response_class=FileResponse, responses=_RESPONSES)
+def video_content(
+    video_id: str,
+    services: ServicesDep,
+    request: Request,
+    variant: Annotated[str, Query(description=f"One of {', '.join(VARIANTS)}")] = "video",
+) -> Response:
+    """The MP4, H.264. Not ready yet: 409; failed: 404 with the reason; expired: 410."""
+    if variant not in VARIANTS:
+        raise InvalidRequestError(f"variant is {variant!r}; allowed is: {', '.join(VARIANTS)}", "variant")
+    record = services.store.get(video_id)
+    _check_available(record)
+    path = services.artifacts.path(video_id)
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise VideoGoneError(f"the file of {video_id} is no longer there") from None
+    assert record.artifact is not None
+    headers = {"ETag": f'"{record.artifact.sha256}"', "Cache-Control": "private, no-cache"}
+    if _client_has(headers["ETag"], request):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    _check_range(request, stat.st_size)
+    return FileResponse(
+        path,
+        headers=headers,
+        media_type="video/mp4",
+        filename=_file_name(record),
+        stat_result=stat,
+        content_disposition_type="inline",
+    )
+
+
+def _check_available(record: VideoRecord) -> None:
+    if record.status == "failed":
+        assert record.error is not None
+        raise VideoFailedError(f"{record.id} has no file, it failed ({record.error.code}): {record.error.message}")
+    if record.status != "completed":
+        raise VideoNotReadyError(f"{record.id} is {record.status}, {record.progress} % done; ask again later")
+    if record.expires_at is not None and record.expires_at <= time.time():
+        raise VideoGoneError(f"{record.id} expired and can no longer be downloaded")
+
+
+def _client_has(etag: str, request: Request) -> bool:
+    asked = request.headers.get("if-none-match", "")
+    return asked.strip() == "*" or etag in (tag.strip().removeprefix("W/") for tag in asked.split(","))
+
+
+def _check_range(request: Request, num_bytes: int) -> None:
+    """Leave to `FileResponse` only what it can serve: a header that is no range is to be ignored (RFC 9110, 14.2)."""
+    asked = request.headers.get("range", "")
+    parts = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", asked.strip(), re.ASCII | re.IGNORECASE)
+    first, last = parts.groups() if parts else ("", "")
+    if not (first or last) or (first and last and int(last) < int(first)):
+        request.scope["headers"] = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
+    elif (first and int(first) >= num_bytes) or (not first and int(last) == 0):
+        raise RangeNotSatisfiableError(asked, num_bytes)
+
+
+def _file_name(record: VideoRecord) -> str:
+    """A few words of what the video shows, and enough of the id to tell two apart."""
+    words = "-".join(re.findall(r"\w+", (record.request.prompt or record.request.class_name or record.request.model)))
+    return f"{words[:_MAX_NAME_CHARACTERS].rstrip('-').lower()}-{record.id[-6:]}.mp4"

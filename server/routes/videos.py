@@ -1,0 +1,103 @@
+"""Videos: ask for one, look at it, list, cancel, delete, remix."""
+
+import time
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from jobs.cards import ModelCard, find_card, known_models
+from jobs.errors import InvalidRequestError, ModelNotFoundError
+from jobs.queue import positions
+from jobs.records import VideoRecord, new_records
+from server.body import FieldsDep
+from server.dependencies import Services, ServicesDep
+from server.errors import documented
+from server.openapi import request_body
+from server.validation import CreateVideo, RemixVideo, parse, resolve, resolve_remix
+from server.wire import DeletedVideo, Video, VideoList, to_videos
+
+router = APIRouter(prefix="/v1/videos", tags=["videos"])
+
+POLL_AFTER_MS = 500
+
+_BODY_ERRORS = documented(
+    HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.SERVICE_UNAVAILABLE
+)
+_ID_ERRORS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+@router.post("", responses=_BODY_ERRORS, openapi_extra=request_body(CreateVideo))
+def create_video(fields: FieldsDep, services: ServicesDep) -> Video | VideoList:
+    """Ask for a video. The answer comes at once, the video later: look at it until it is `completed`, or `failed`.
+
+    With `n` above 1 the answer is a list of that many videos.
+    """
+    body = parse(CreateVideo, fields)
+    request = resolve(body, _card(services, body.model))
+    records = new_records(request, time.time(), body.n)
+    services.store.create(*records)
+    videos = _show(services, *records)
+    return videos[0] if body.n == 1 else VideoList.of(videos)
+
+
+@router.get("", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
+def list_videos(
+    services: ServicesDep,
+    after: Annotated[str | None, Query(description="The id of the last video of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Annotated[Literal["asc", "desc"], Query(description="By time of creation")] = "desc",
+) -> VideoList:
+    """All videos, newest first."""
+    page = services.store.list(after, limit, order)
+    return VideoList.of(_show(services, *page.records), page.has_more)
+
+
+@router.get("/{video_id}", responses=_ID_ERRORS)
+def retrieve_video(video_id: str, services: ServicesDep, response: Response) -> Video:
+    """A video's state, also when it failed. The header `openai-poll-after-ms` tells when to ask again."""
+    record = services.store.get(video_id)
+    if record.status in ("queued", "in_progress"):
+        response.headers["openai-poll-after-ms"] = str(POLL_AFTER_MS)
+    return _show(services, record)[0]
+
+
+@router.delete("/{video_id}", responses=_ID_ERRORS)
+def delete_video(video_id: str, services: ServicesDep) -> DeletedVideo:
+    """Remove a video and its files. If it is being made, that stops at the next denoising step."""
+    services.store.delete(video_id)
+    services.artifacts.delete(video_id)
+    return DeletedVideo(id=video_id)
+
+
+@router.post("/{video_id}/cancel", responses=_ID_ERRORS)
+def cancel_video(video_id: str, services: ServicesDep) -> Video:
+    """Stop the making of a video; it ends as `failed` with the code `cancelled`. One that has ended stays as it is."""
+    return _show(services, services.store.cancel(video_id))[0]
+
+
+@router.post("/{video_id}/remix", responses=_BODY_ERRORS, openapi_extra=request_body(RemixVideo))
+def remix_video(video_id: str, fields: FieldsDep, services: ServicesDep) -> Video:
+    """Make a video once more, with the same model, seed and settings and a new prompt."""
+    body = parse(RemixVideo, fields)
+    source = services.store.get(video_id)
+    request = resolve_remix(body, source.request, _card(services, source.request.model))
+    record = new_records(request, time.time(), remixed_from=video_id)[0]
+    services.store.create(record)
+    return _show(services, record)[0]
+
+
+def _card(services: Services, model: str | None) -> ModelCard:
+    card = find_card(services.redis, model) if model is not None else None
+    if card is not None:
+        return card
+    known = known_models(services.redis)
+    if model is not None:
+        raise ModelNotFoundError(model, known)
+    if len(known) != 1:
+        raise InvalidRequestError(f"model is missing; the models here are: {', '.join(known) or 'none yet'}", "model")
+    return next(iter(known.values()))[0]
+
+
+def _show(services: Services, *records: VideoRecord) -> list[Video]:
+    return to_videos(records, positions(services.redis, records))

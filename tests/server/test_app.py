@@ -1,0 +1,52 @@
+import subprocess
+import sys
+from http import HTTPMethod
+
+import httpx
+import pytest
+
+from jobs.settings import Settings
+from server.app import create_app
+
+FOREIGN = ("torch", "diffusers", "transformers", "numpy", "models.config", "worker")
+
+
+def test_the_api_starts_without_torch() -> None:
+    code = f"import sys, server.app; print([name for name in {FOREIGN} if name in sys.modules])"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "[]\n"
+
+
+def test_a_server_without_redis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.delenv("FRAMEDIT_REDIS_URL", raising=False)
+    with pytest.raises(ValueError, match="set REDIS_URL"):
+        create_app(Settings())
+
+
+def test_the_description_is_true(http: httpx.Client) -> None:
+    schema = http.get("/openapi.json").json()
+    assert "422" not in str(schema)
+    assert "HTTPValidationError" not in schema["components"]["schemas"]
+    operations = [
+        (path, method, operation)
+        for path, item in schema["paths"].items()
+        for method, operation in item.items()
+        if method.upper() in HTTPMethod.__members__
+    ]
+    assert operations
+    for path, method, operation in operations:
+        errors = {code: answer for code, answer in operation["responses"].items() if code >= "400"}
+        assert errors, (path, method)
+        for answer in errors.values():
+            assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorEnvelope")
+
+
+def test_a_body_is_described_as_json_and_as_a_form(http: httpx.Client) -> None:
+    body = http.get("/openapi.json").json()["paths"]["/v1/videos"]["post"]["requestBody"]
+    assert set(body["content"]) == {"application/json", "multipart/form-data", "application/x-www-form-urlencoded"}
+    described = body["content"]["application/json"]["schema"]["properties"]
+    assert described["n"]["default"] == 1
+    assert described["n"]["maximum"] == 10
+    refused = http.post("/v1/videos", json={"x": 1}).json()["error"]["message"]
+    assert refused.endswith(f"allowed are {', '.join(described)}")

@@ -1,0 +1,80 @@
+"""The official client, unchanged, against the server."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from jobs.store import VideoStore
+
+# The client warns of one service behind this API, not of the API.
+pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
+
+Finish = Callable[[str, bytes], None]
+
+
+@pytest.fixture
+def client(http: httpx.Client) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{http.base_url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+def test_create_and_retrieve(client: OpenAI) -> None:
+    extensions = {"seed": 7, "guidance_scale": 3.5, "metadata": {"a": "b"}}
+    video = client.videos.create(model="tiny-text", prompt="a red circle", seconds="2", extra_body=extensions)
+    assert (video.status, video.model, video.size, video.seconds) == ("queued", "tiny-text", "96x64", "2")
+    found = client.videos.retrieve(video.id)
+    assert found.to_dict()["metadata"] == {"a": "b"}
+    assert found.to_dict()["seed"] == 7
+
+
+def test_create_and_poll_then_download(client: OpenAI, store: VideoStore, finish: Finish, tmp_path: Path) -> None:
+    def work() -> None:
+        deadline = time.monotonic() + 20
+        while not (waiting := store.unfinished()) and time.monotonic() < deadline:
+            pass
+        finish(waiting[0].id, b"the file")
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    video = client.videos.create_and_poll(model="tiny-text", prompt="a red circle")
+    worker.join()
+    assert (video.status, video.progress) == ("completed", 100)
+    client.videos.download_content(video.id, variant="video").write_to_file(tmp_path / "out.mp4")
+    assert (tmp_path / "out.mp4").read_bytes() == b"the file"
+
+
+def test_the_pages_of_a_list_follow_each_other_while_videos_are_deleted(client: OpenAI) -> None:
+    made = [client.videos.create(model="tiny-text", prompt=f"circle {i}").id for i in range(5)]
+    seen = []
+    for video in client.videos.list(limit=2):
+        seen.append(video.id)
+        assert client.videos.delete(video.id).deleted
+    assert seen == made[::-1]
+    assert client.videos.list().data == []
+
+
+def test_remix(client: OpenAI) -> None:
+    video = client.videos.create(model="tiny-text", prompt="a red circle")
+    assert client.videos.remix(video.id, prompt="a blue star").remixed_from_video_id == video.id
+
+
+def test_errors_are_the_client_s_own(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="there is no model"):
+        client.videos.create(model="none", prompt="x")
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.videos.create(model="tiny-text", prompt="x", size="720x1280")
+    assert caught.value.param == "size"
+    video = client.videos.create(model="tiny-text", prompt="x")
+    with pytest.raises(openai.ConflictError):
+        client.videos.download_content(video.id)
+
+
+def test_models(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny-class", "tiny-text"]
+    assert client.models.retrieve("tiny-text").owned_by == "framedit"

@@ -1,0 +1,172 @@
+"""Every bad value is a 400 that names the field, what was got and what is allowed."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+TEXT = {"model": "tiny-text", "prompt": "a red circle"}
+CLASS = {"model": "tiny-class", "class_label": 0}
+
+BAD = [
+    (TEXT, {"prompt": None}, "prompt", "prompt is missing.*for example 'a red circle moving"),
+    (TEXT, {"prompt": "  \n"}, "prompt", "prompt is missing"),
+    (TEXT, {"prompt": 3}, "prompt", "prompt is 3; it should be a valid string"),
+    (TEXT, {"prompt": "x" * 101}, "prompt", "101 characters; tiny-text allows at most 100"),
+    (TEXT, {"negative_prompt": "x" * 101}, "negative_prompt", "101 characters"),
+    (TEXT, {"class_label": 0}, "class_label", "class_label is 0; tiny-text has no classes"),
+    (TEXT, {"seed": -1}, "seed", "seed is -1; it should be greater than or equal to 0"),
+    (TEXT, {"seed": 2**31}, "seed", "less than or equal to 2147483647"),
+    (TEXT, {"seed": True}, "seed", "seed is True; it should be a valid integer"),
+    (TEXT, {"seed": "7"}, "seed", "seed is '7'; it should be a valid integer"),
+    (TEXT, {"seed": 7.5}, "seed", "valid integer"),
+    (TEXT, {"num_inference_steps": 0}, "num_inference_steps", "greater than or equal to 1"),
+    (TEXT, {"num_inference_steps": 251}, "num_inference_steps", "is 251; tiny-text allows at most 250"),
+    (TEXT, {"guidance_scale": -0.1}, "guidance_scale", "greater than or equal to 0"),
+    (TEXT, {"guidance_scale": 20.5}, "guidance_scale", r"is 20\.5; tiny-text allows at most 20"),
+    (TEXT, {"sampler": "magic"}, "sampler", "'magic'; tiny-text has ddim, euler"),
+    (TEXT, {"num_frames": 17}, "num_frames", "is 17; tiny-text makes 2 to 16 frames"),
+    (TEXT, {"num_frames": 1}, "num_frames", "2 to 16 frames"),
+    (TEXT, {"fps": 0}, "fps", "greater than or equal to 1"),
+    (TEXT, {"fps": 61}, "fps", "less than or equal to 60"),
+    (TEXT, {"seconds": "4"}, "seconds", r"is '4'; .*at 8 fps are 0\.25 to 2 seconds"),
+    (TEXT, {"seconds": "soon"}, "seconds", "is 'soon'; it should be a number above 0"),
+    (TEXT, {"seconds": "nan"}, "seconds", "number above 0"),
+    (TEXT, {"seconds": 0}, "seconds", "number above 0"),
+    (TEXT, {"seconds": "1", "num_frames": 16}, "seconds", "is '1'; that is 8 frames at 8 fps, but num_frames is 16"),
+    (TEXT, {"size": "64x64"}, "size", "is '64x64'; tiny-text makes 96x64"),
+    (TEXT, {"n": 0}, "n", "greater than or equal to 1"),
+    (TEXT, {"n": 11}, "n", "less than or equal to 10"),
+    (TEXT, {"priority": "urgent"}, "priority", "is 'urgent'; it should be 'high', 'normal' or 'low'"),
+    (TEXT, {"metadata": {"a": 1}}, "metadata", "valid string"),
+    (TEXT, {"metadata": ["a"]}, "metadata", "valid dictionary"),
+    (TEXT, {"metadata": "a"}, "metadata", "valid dictionary"),
+    (TEXT, {"metadata": {"a": "x" * 513}}, "metadata", "at most 512 characters"),
+    (TEXT, {"metadata": {str(i): "" for i in range(17)}}, "metadata", "at most 16 items"),
+    (TEXT, {"colour": "red", "webhook": 1}, "colour", "unknown: colour, webhook; allowed are model, prompt,"),
+    (CLASS, {"class_label": None}, "class_label", "class_label is missing; .*0..2: circle-left, circle-right, star-up"),
+    (CLASS, {"class_label": 3}, "class_label", "is 3; tiny-class has the classes 0..2"),
+    (CLASS, {"class_label": -1}, "class_label", "is -1"),
+    (CLASS, {"class_label": "square"}, "class_label", "is 'square'"),
+    (CLASS, {"class_label": "9" * 5000}, "class_label", "tiny-class has the classes"),
+    (CLASS, {"class_label": True}, "class_label", "is True"),
+    (CLASS, {"prompt": "a circle"}, "prompt", "is 'a circle'; tiny-class takes no prompt; give class_label"),
+    (CLASS, {"negative_prompt": "a"}, "negative_prompt", "takes no prompts"),
+    (TEXT, {"model": 5}, "model", "valid string"),
+]
+
+
+@pytest.mark.parametrize(("fields", "changes", "param", "message"), BAD)
+def test_a_bad_value_is_explained(
+    http: httpx.Client, fields: dict[str, Any], changes: dict[str, Any], param: str, message: str
+) -> None:
+    answer = http.post("/v1/videos", json=fields | changes)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(error["message"])
+    assert len(error["message"]) < 500
+    assert http.get("/v1/videos").json()["data"] == []
+
+
+@pytest.mark.parametrize("model", ["missing", "../tiny-text", "", "x" * 2000])
+def test_an_unknown_model_lists_those_there_are(http: httpx.Client, model: str) -> None:
+    answer = http.post("/v1/videos", json=TEXT | {"model": model})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+    assert "tiny-class, tiny-text" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "empty"),
+        (b"{", "not valid JSON"),
+        (b"[]", "JSON list; send an object"),
+        (b'"x"', "JSON str"),
+        (b"\xff\xfe", "not valid Unicode"),
+        (b'{"model": "tiny-text", "prompt": "\\ud800"}', "not valid Unicode"),
+        (b'{"guidance_scale": NaN}', "a number in it is not allowed"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "a number in it is not allowed"),
+        (b'{"metadata": ' + b"[" * 20_000, "nested too deeply"),
+    ],
+)
+def test_a_malformed_body_is_explained(http: httpx.Client, body: bytes, message: str) -> None:
+    answer = http.post("/v1/videos", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "malformed_body"
+    assert message in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", ""])
+def test_a_wrong_content_type_is_explained(http: httpx.Client, content_type: str) -> None:
+    answer = http.post("/v1/videos", content=b"{}", headers={"content-type": content_type} if content_type else {})
+    assert answer.status_code == 400
+    assert "application/json" in answer.json()["error"]["message"]
+
+
+def test_json_that_was_sent_as_a_form_is_recognized(http: httpx.Client) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    answer = http.post("/v1/videos", content=b'{"model": "tiny-text"}', headers=headers)
+    assert answer.status_code == 400
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "param"),
+    [
+        ([("seed", (None, "x"))], "seed"),
+        ([("guidance_scale", (None, "nan"))], "guidance_scale"),
+        ([("seed", (None, "1")), ("seed", (None, "2"))], "seed"),
+        ([("metadata[a]", (None, "1")), ("metadata", (None, "2"))], "metadata"),
+        ([("metadata", (None, "1")), ("metadata[a]", (None, "2"))], "metadata[a]"),
+        ([("input_reference", ("a.png", b"png", "image/png"))], "input_reference"),
+    ],
+)
+def test_a_bad_form_is_explained(http: httpx.Client, parts: list[Any], param: str) -> None:
+    whole = [(name, (None, value)) for name, value in TEXT.items()]
+    answer = http.post("/v1/videos", files=whole + parts)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+def test_a_form_that_breaks_off_is_explained(http: httpx.Client) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    answer = http.post("/v1/videos", content=b"--b\r\nnonsense", headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_that_is_too_large_is_refused(http: httpx.Client, declared: bool) -> None:
+    body = b'{"prompt": "' + b"x" * 100_000 + b'"}'
+    answer = http.post(
+        "/v1/videos",
+        content=body if declared else iter([body[:50_000], body[50_000:]]),
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "body_too_large"
+    assert "100000 bytes" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "order=up", "after=video_1", "after="])
+def test_a_bad_query_is_explained(http: httpx.Client, query: str) -> None:
+    answer = http.get(f"/v1/videos?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == query.partition("=")[0]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/videos/video_1", "/v1/videos/..%2Fx", "/v1/videos/video_1/content", "/v1/models/x"]
+)
+def test_what_is_not_there_is_an_envelope(http: httpx.Client, path: str) -> None:
+    answer = http.get(path)
+    assert answer.status_code == 404
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_wrong_method_is_an_envelope(http: httpx.Client) -> None:
+    answer = http.put("/v1/videos")
+    assert answer.status_code == 405
+    assert "PUT /v1/videos" in answer.json()["error"]["message"]

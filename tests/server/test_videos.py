@@ -1,0 +1,228 @@
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+
+from jobs import queue
+from jobs.cards import ModelCard, announce
+from jobs.store import VideoStore
+
+Finish = Callable[[str, bytes], None]
+
+
+def create(http: httpx.Client, **fields: Any) -> dict[str, Any]:
+    answer = http.post("/v1/videos", json={"model": "tiny-text", "prompt": "a red circle"} | fields)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def test_a_video_has_every_field_of_the_contract(http: httpx.Client) -> None:
+    video = create(http, seed=7)
+    assert video.pop("id").startswith("video_")
+    assert video.pop("created_at") > 1_700_000_000
+    assert video == {
+        "object": "video",
+        "model": "tiny-text",
+        "status": "queued",
+        "progress": 0,
+        "started_at": None,
+        "completed_at": None,
+        "expires_at": None,
+        "prompt": "a red circle",
+        "negative_prompt": "",
+        "class_label": None,
+        "class_name": None,
+        "size": "96x64",
+        "seconds": "2",
+        "num_frames": 16,
+        "fps": 8,
+        "seed": 7,
+        "num_inference_steps": 20,
+        "sampler": "ddim",
+        "guidance_scale": 7.5,
+        "priority": "normal",
+        "queue_position": 1,
+        "eta_seconds": None,
+        "timings": {"queue_s": None, "denoise_s": None, "decode_s": None, "encode_s": None},
+        "error": None,
+        "remixed_from_video_id": None,
+        "metadata": {},
+    }
+
+
+def test_every_setting_can_be_chosen_and_is_kept(http: httpx.Client, store: VideoStore) -> None:
+    chosen = {
+        "negative_prompt": "blurry",
+        "seed": 2**31 - 1,
+        "num_inference_steps": 250,
+        "guidance_scale": 0.0,
+        "sampler": "euler",
+        "num_frames": 8,
+        "fps": 4,
+        "priority": "high",
+        "metadata": {"shot": "12"},
+    }
+    video = create(http, **chosen, size="96x64", seconds="2")
+    assert {name: video[name] for name in chosen} == chosen
+    assert video["seconds"] == "2"
+    kept = store.get(video["id"]).request.model_dump()
+    assert {name: kept[name] for name in chosen} == chosen
+
+
+def test_a_form_says_the_same_as_json(http: httpx.Client) -> None:
+    fields = {"model": "tiny-text", "prompt": "a red circle", "seed": 7, "guidance_scale": 3.5, "seconds": 1}
+    as_json = http.post("/v1/videos", json=fields | {"metadata": {"a": "b"}}).json()
+    for metadata in ({"metadata[a]": "b"}, {"metadata": '{"a": "b"}'}):
+        parts = {name: (None, str(value)) for name, value in {**fields, **metadata}.items()}
+        multipart = http.post("/v1/videos", files=parts).json()
+        encoded = http.post("/v1/videos", data={**fields, **metadata}).json()
+        for other in (multipart, encoded):
+            own = {"id", "created_at", "queue_position"}
+            assert {k: v for k, v in other.items() if k not in own} == {
+                k: v for k, v in as_json.items() if k not in own
+            }
+
+
+def test_null_is_the_same_as_left_out(http: httpx.Client) -> None:
+    assert create(http, num_frames=None, metadata=None, class_label=None)["num_frames"] == 16
+
+
+def test_seeds_are_drawn_when_not_given(http: httpx.Client) -> None:
+    seeds = {create(http)["seed"] for _ in range(5)}
+    assert len(seeds) > 1
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_seconds_and_num_frames_are_two_words_for_one_thing(http: httpx.Client) -> None:
+    assert create(http, seconds="1")["num_frames"] == 8
+    assert create(http, seconds=1.5)["num_frames"] == 12
+    assert create(http, seconds="1", fps=16)["num_frames"] == 16
+    assert create(http, num_frames=3)["seconds"] == "0.375"
+
+
+@pytest.mark.parametrize("label", [1, "1", "circle-right"])
+def test_a_class_has_a_number_and_a_name(http: httpx.Client, label: int | str) -> None:
+    answer = http.post("/v1/videos", json={"model": "tiny-class", "class_label": label, "prompt": ""})
+    video = answer.json()
+    assert (video["class_label"], video["class_name"], video["prompt"]) == (1, "circle-right", None)
+    assert video["negative_prompt"] is None
+
+
+def test_several_videos_at_once(http: httpx.Client) -> None:
+    answer = create(http, n=3, seed=5)
+    assert answer["object"] == "list"
+    assert [video["seed"] for video in answer["data"]] == [5, 6, 7]
+    assert [video["queue_position"] for video in answer["data"]] == [1, 2, 3]
+    assert (answer["first_id"], answer["last_id"]) == (answer["data"][0]["id"], answer["data"][2]["id"])
+
+
+def test_a_model_may_be_left_out_where_there_is_one(http: httpx.Client, redis: Redis, text_card: ModelCard) -> None:
+    refused = http.post("/v1/videos", json={"prompt": "x"})
+    assert refused.status_code == 400
+    assert "tiny-class, tiny-text" in refused.json()["error"]["message"]
+    redis.flushall()
+    announce(redis, text_card, "w1", ttl_seconds=60)
+    assert http.post("/v1/videos", json={"prompt": "x"}).json()["model"] == "tiny-text"
+
+
+def test_a_model_without_workers_accepts_and_waits(http: httpx.Client, redis: Redis) -> None:
+    redis.delete("framedit:workers:tiny-text")
+    assert create(http)["status"] == "queued"
+
+
+def test_the_life_of_a_video_as_it_is_polled(http: httpx.Client, store: VideoStore, finish: Finish) -> None:
+    video_id = create(http)["id"]
+    url = f"/v1/videos/{video_id}"
+    waiting = http.get(url)
+    assert waiting.json()["status"] == "queued"
+    assert int(waiting.headers["openai-poll-after-ms"]) > 0
+
+    store.start(video_id, "w1")
+    store.progress(video_id, 5, 20, "w1")
+    running = http.get(url)
+    assert (running.json()["status"], running.json()["progress"]) == ("in_progress", 25)
+    assert running.json()["queue_position"] is None
+    assert running.json()["timings"]["queue_s"] >= 0
+    store.requeue(video_id)
+
+    finish(video_id, b"mp4")
+    done = http.get(url)
+    assert (done.json()["status"], done.json()["progress"]) == ("completed", 100)
+    assert done.json()["completed_at"] >= done.json()["started_at"] >= done.json()["created_at"]
+    assert done.json()["timings"]["denoise_s"] == 1.0
+    assert "openai-poll-after-ms" not in done.headers
+
+
+def test_a_failed_video_is_still_an_answer(http: httpx.Client, store: VideoStore) -> None:
+    video_id = create(http)["id"]
+    store.fail(video_id, "out_of_memory", "the device has too little memory")
+    answer = http.get(f"/v1/videos/{video_id}")
+    assert answer.status_code == 200
+    assert answer.json()["error"] == {"code": "out_of_memory", "message": "the device has too little memory"}
+
+
+def test_the_list_is_in_pages(http: httpx.Client) -> None:
+    ids = [video["id"] for video in create(http, n=5)["data"]][::-1]
+    first = http.get("/v1/videos", params={"limit": 2}).json()
+    assert [video["id"] for video in first["data"]] == ids[:2]
+    assert (first["object"], first["first_id"], first["last_id"], first["has_more"]) == ("list", ids[0], ids[1], True)
+    rest = http.get("/v1/videos", params={"after": ids[1]}).json()
+    assert ([video["id"] for video in rest["data"]], rest["has_more"]) == (ids[2:], False)
+    oldest = http.get("/v1/videos", params={"order": "asc", "limit": 1}).json()
+    assert [video["id"] for video in oldest["data"]] == ids[4:]
+
+
+def test_an_empty_list(http: httpx.Client) -> None:
+    empty = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    assert http.get("/v1/videos").json() == empty
+
+
+def test_a_deleted_video_is_gone_with_its_file_and_its_job(http: httpx.Client, redis: Redis, finish: Finish) -> None:
+    finished, waiting = create(http)["id"], create(http)["id"]
+    finish(finished, b"mp4")
+    for video_id in (finished, waiting):
+        answer = http.delete(f"/v1/videos/{video_id}")
+        assert answer.json() == {"id": video_id, "object": "video.deleted", "deleted": True}
+        for gone in (http.get, http.delete):
+            assert gone(f"/v1/videos/{video_id}").status_code == 404
+        assert http.get(f"/v1/videos/{video_id}/content").status_code == 404
+    assert http.get("/v1/videos").json()["data"] == []
+    assert waiting.encode() not in redis.lrange(queue.queues(redis, "tiny-text")[1].key, 0, -1)
+
+
+def test_deleting_a_running_video_tells_its_worker(http: httpx.Client, store: VideoStore) -> None:
+    video_id = create(http)["id"]
+    store.start(video_id, "w1")
+    http.delete(f"/v1/videos/{video_id}")
+    assert not store.wanted(video_id, "w1")
+
+
+def test_a_cancelled_video_keeps_its_record(http: httpx.Client, store: VideoStore, finish: Finish) -> None:
+    running = create(http)["id"]
+    store.start(running, "w1")
+    cancelled = http.post(f"/v1/videos/{running}/cancel")
+    assert cancelled.status_code == 200
+    assert (cancelled.json()["status"], cancelled.json()["error"]["code"]) == ("failed", "cancelled")
+    assert not store.wanted(running, "w1")
+    finished = create(http)["id"]
+    finish(finished, b"mp4")
+    assert http.post(f"/v1/videos/{finished}/cancel").json()["status"] == "completed"
+
+
+def test_a_remix_changes_the_prompt_and_nothing_else(http: httpx.Client) -> None:
+    source = create(http, seed=7, sampler="euler", num_frames=8)
+    remix = http.post(f"/v1/videos/{source['id']}/remix", json={"prompt": "a blue star"}).json()
+    assert remix["remixed_from_video_id"] == source["id"]
+    assert remix["prompt"] == "a blue star"
+    changed = {"id", "created_at", "prompt", "remixed_from_video_id", "queue_position"}
+    assert {k: v for k, v in remix.items() if k not in changed} == {k: v for k, v in source.items() if k not in changed}
+
+
+def test_a_class_video_cannot_be_remixed(http: httpx.Client) -> None:
+    video = http.post("/v1/videos", json={"model": "tiny-class", "class_label": 0}).json()
+    answer = http.post(f"/v1/videos/{video['id']}/remix", json={"prompt": "a blue star"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "prompt"

@@ -44,13 +44,13 @@ class Generation:
         """Raise ValueError unless a model of `config` can do this; sampler and steps are `build_table`'s to check."""
         self.condition.check(config, rows=1)
         if not math.isfinite(self.guidance_scale):
-            raise ValueError(f"Got guidance scale {self.guidance_scale}; it must be a finite number.")
+            raise ValueError(f"got the guidance scale {self.guidance_scale}: it must be a finite number")
         if not self.guided:
             return
         if self.negative is None:
             raise ValueError(
-                f"Got guidance scale {self.guidance_scale} without a negative condition; "
-                "give one, or the scale 1 for no guidance."
+                f"got the guidance scale {self.guidance_scale} without a negative condition: "
+                "give one, or the scale 1 for no guidance"
             )
         self.negative.check(config, rows=1)
 

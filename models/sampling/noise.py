@@ -17,9 +17,9 @@ class NoiseStream:
 
     def __init__(self, config: TransformerConfig, num_frames: int, seed: int) -> None:
         if not 1 <= num_frames <= config.num_frames:
-            raise ValueError(f"Got {num_frames} frames; this checkpoint makes 1 to {config.num_frames}.")
+            raise ValueError(f"got {num_frames} frames: this checkpoint makes 1 to {config.num_frames}")
         if not 0 <= seed < 2**63:
-            raise ValueError(f"Got the seed {seed}; allowed are 0 to 2**63 - 1.")
+            raise ValueError(f"got the seed {seed}: allowed are 0 to 2**63 - 1")
         self._channels_first = config.conditioning is Conditioning.TEXT
         self._frames_and_channels = (num_frames, config.latent_channels)
         self._latent_size = config.latent_size

@@ -168,9 +168,9 @@ def build_table(sampler: str, num_steps: int, schedule: NoiseSchedule) -> Sample
     Raises ValueError for an unknown sampler, and for steps below 1 or above the schedule's trained timesteps.
     """
     if sampler not in _SAMPLERS:
-        raise ValueError(f"Unknown sampler {sampler!r}; choose one of {', '.join(SAMPLERS)}.")
+        raise ValueError(f"got the sampler {sampler!r}: known are {', '.join(SAMPLERS)}")
     if not 1 <= num_steps <= schedule.num_train_timesteps:
-        raise ValueError(f"Got {num_steps} inference steps; allowed are 1 to {schedule.num_train_timesteps}.")
+        raise ValueError(f"got {num_steps} inference steps: allowed are 1 to {schedule.num_train_timesteps}")
     parts = _SAMPLERS[sampler]
     timesteps = parts.spacing(num_steps, schedule.num_train_timesteps)
     levels = noise_levels(schedule, timesteps)

@@ -24,11 +24,11 @@ class NoiseSchedule:
 
     def __post_init__(self) -> None:
         if self.num_train_timesteps < 1:
-            raise ValueError(f"num_train_timesteps is {self.num_train_timesteps}; a schedule has at least 1.")
+            raise ValueError(f"got num_train_timesteps {self.num_train_timesteps}: a schedule has at least 1")
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(
-                f"beta_start is {self.beta_start} and beta_end {self.beta_end}; "
-                "a linear schedule takes 0 < beta_start <= beta_end < 1."
+                f"got beta_start {self.beta_start} and beta_end {self.beta_end}: "
+                "a linear schedule takes 0 < beta_start <= beta_end < 1"
             )
 
     @cached_property

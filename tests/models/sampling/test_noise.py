@@ -1,0 +1,65 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.config import Conditioning, Layout, Temporal, TransformerConfig
+from models.sampling.noise import NoiseStream
+
+CLASS = TransformerConfig(
+    conditioning=Conditioning.CLASS,
+    layout=Layout.JOINT,
+    temporal=Temporal.LOCAL,
+    depth=1,
+    width=16,
+    heads=2,
+    patch_size=2,
+    latent_channels=4,
+    latent_size=6,
+    num_frames=8,
+    num_classes=3,
+)
+TEXT = replace(CLASS, conditioning=Conditioning.TEXT, num_classes=None, text_width=8)
+
+
+def test_a_seed_is_a_sequence_of_latents() -> None:
+    first, again, other = NoiseStream(CLASS, 5, 7), NoiseStream(CLASS, 5, 7), NoiseStream(CLASS, 5, 8)
+    drawn = [first.draw() for _ in range(3)]
+    assert all(torch.equal(a, again.draw()) for a in drawn)
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], other.draw())
+    assert drawn[0].shape == (1, 5, 4, 6, 6)
+
+
+def test_other_draws_do_not_disturb_a_stream() -> None:
+    undisturbed = [NoiseStream(CLASS, 8, 1).draw(), NoiseStream(CLASS, 8, 2).draw()]
+    streams = [NoiseStream(CLASS, 8, 1), NoiseStream(CLASS, 8, 2)]
+    torch.manual_seed(0)
+    torch.randn(5)
+    assert all(torch.equal(a, stream.draw()) for a, stream in zip(undisturbed, streams, strict=True))
+
+
+def test_the_class_family_draws_frame_by_frame() -> None:
+    generator = torch.Generator().manual_seed(7)
+    stream = NoiseStream(CLASS, 5, 7)
+    for _ in range(2):
+        assert torch.equal(stream.draw(), torch.randn((1, 5, 4, 6, 6), generator=generator))
+
+
+def test_the_text_family_draws_channel_by_channel() -> None:
+    generator = torch.Generator().manual_seed(7)
+    stream = NoiseStream(TEXT, 5, 7)
+    for _ in range(2):
+        assert torch.equal(stream.draw(), torch.randn((1, 4, 5, 6, 6), generator=generator).permute(0, 2, 1, 3, 4))
+
+
+@pytest.mark.parametrize("num_frames", [0, 9])
+def test_frames_beyond_the_checkpoint_are_refused(num_frames: int) -> None:
+    with pytest.raises(ValueError, match=f"{num_frames} frames: this checkpoint makes 1 to 8"):
+        NoiseStream(CLASS, num_frames, 0)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match=f"seed {seed}"):
+        NoiseStream(CLASS, 1, seed)

@@ -1,0 +1,63 @@
+"""Tiny VAEs, text encoders and tokenizers of the classes that real checkpoints hold."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+TEXT_WIDTH = 24
+PROMPTS = ["a red circle moving right on a black background", "a blue square spinning", "two stars"]
+
+
+def make_vae(levels: int = 4, **settings: Any) -> AutoencoderKL:
+    """A VAE of `2 ** (levels - 1)` pixels to a latent position; 8 by default, as the real ones."""
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        norm_num_groups=4,
+        **settings,
+    ).eval()
+
+
+def make_temporal_vae() -> AutoencoderKLTemporalDecoder:
+    torch.manual_seed(0)
+    return AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1
+    ).eval()
+
+
+def make_text_encoder() -> T5EncoderModel:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=100,
+        d_model=TEXT_WIDTH,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )
+    return T5EncoderModel(config).eval()
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A word tokenizer that ends every prompt with `</s>`, as T5's does."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordLevelTrainer(vocab_size=100, special_tokens=["<pad>", "</s>", "<unk>"])
+    tokenizer.train_from_iterator(PROMPTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
+    )
+
+
+def save_text_parts(folder: Path) -> None:
+    make_text_encoder().save_pretrained(folder / "text_encoder")
+    make_tokenizer().save_pretrained(folder / "tokenizer")

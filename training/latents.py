@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -71,7 +71,7 @@ def encode_scenes(
         frames = render(drawn.to(vae.device), num_frames).flatten(0, 1)
         with autocast(vae.device):
             encoded = vae.encode(frames).latent_dist.mode()
-        latents.append((encoded * vae.config.scaling_factor).half().unflatten(0, (-1, num_frames)))
+        latents.append((encoded * vae.config["scaling_factor"]).half().unflatten(0, (-1, num_frames)))
         rows.append(drawn.attributes)
     return LatentDataset(torch.cat(latents), torch.cat(rows).to(vae.device))
 
@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dataset = encode_scenes(vae, options.videos, options.seed, motions=motions, batch=options.batch)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     dataset.save(options.out)
-    print(json.dumps({"videos": len(dataset), "mean": dataset.latents.float().mean().item(), "std": dataset.latents.float().std().item()}))
+    values = dataset.latents.float()
+    print(json.dumps({"videos": len(dataset), "mean": values.mean().item(), "std": values.std().item()}))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def train(settings: LoopSettings, module: nn.Module, loss_of_step: LossOfStep) -
             _log(settings, {"step": done, "learning_rate": rate, **values})
             progress.set_postfix(loss=values["loss"])
         if done % settings.save_every == 0 or done == settings.steps:
-            save_atomically({"step": done, "module": module.state_dict(), "optimizer": optimizer.state_dict()}, _state(settings))
+            state = {"step": done, "module": module.state_dict(), "optimizer": optimizer.state_dict()}
+            save_atomically(state, _state(settings))
 
 
 def learning_rate_at(settings: LoopSettings, step: int) -> float:

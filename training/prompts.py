@@ -97,7 +97,7 @@ def _said(scene: Scene, rng: random.Random, complete: bool) -> dict[str, str | N
 
 
 def _word(attribute: str, said: str | None, rng: random.Random) -> str:
-    """The word for what is said. A colour or background left open is not mentioned, or is a word the world cannot show."""
+    """The word for what is said; for what is left open, nothing, or a word for what the world cannot show."""
     if said is not None:
         synonyms = _WORDS[attribute][said]
         return rng.choice(synonyms) if rng.random() < SYNONYM_CHANCE else synonyms[0]
@@ -121,7 +121,8 @@ def _motion(motion: str | None, rng: random.Random) -> dict[str, str]:
     doing, does = _verb(motion, rng)
     if motion != "staying still" and rng.random() < 0.1:
         manner = rng.choice(wordings.MANNERS)
-        doing, does = (f"{manner} {doing}", f"{manner} {does}") if rng.random() < 0.5 else (f"{doing} {manner}", f"{does} {manner}")
+        order = "{manner} {verb}" if rng.random() < 0.5 else "{verb} {manner}"
+        doing, does = order.format(manner=manner, verb=doing), order.format(manner=manner, verb=does)
     return {"doing": doing, "does": does, "noun": rng.choice(wordings.MOTION_NOUNS[motion])}
 
 
@@ -143,7 +144,8 @@ def _subject(words: dict[str, str], rng: random.Random) -> str:
     subject = " ".join(pattern.format_map(words).replace(" ,", ",").split())
     if words["size"] and "{size}" not in pattern:
         subject = f"{words['size']} {subject}"
-    return rng.choices((f"{_article(subject)} {subject}", subject, f"the {subject}", f"one {subject}"), (7, 2, 1, 0.3))[0]
+    determined = (f"{_article(subject)} {subject}", subject, f"the {subject}", f"one {subject}")
+    return rng.choices(determined, (7, 2, 1, 0.3))[0]
 
 
 def _finish(text: str, rng: random.Random) -> str:
@@ -172,8 +174,8 @@ def _misspell(text: str, rng: random.Random) -> str:
         return text
     index = rng.choice(long_words)
     word, at = words[index], rng.randint(1, len(words[index]) - 2)
-    slips = (word[:at] + word[at + 1 :], word[: at + 1] + word[at:], word[:at] + word[at + 1] + word[at] + word[at + 2 :])
-    words[index] = rng.choice(slips)
+    swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    words[index] = rng.choice((word[:at] + word[at + 1 :], word[: at + 1] + word[at:], swapped))
     return " ".join(words)
 
 

@@ -24,7 +24,12 @@ COLORS: dict[str, RGB] = {
     "cyan": (52, 214, 228),
     "white": (240, 240, 240),
 }
-BACKGROUNDS: dict[str, RGB] = {"black": (10, 10, 12), "gray": (112, 112, 116), "navy": (14, 22, 76), "brown": (82, 50, 26)}
+BACKGROUNDS: dict[str, RGB] = {
+    "black": (10, 10, 12),
+    "gray": (112, 112, 116),
+    "navy": (14, 22, 76),
+    "brown": (82, 50, 26),
+}
 SHAPES = ("circle", "square", "triangle", "star")
 DIRECTIONS = ("moving left", "moving right", "moving up", "moving down")
 MOTIONS = (*DIRECTIONS, "spinning", "growing", "shrinking", "staying still")
@@ -116,7 +121,7 @@ def combinations_of(split: Split, motions: Sequence[str] = MOTIONS) -> list[Comb
 
 
 def draw_scenes(num_scenes: int, seed: int, split: Split = Split.TRAINING, motions: Sequence[str] = MOTIONS) -> Scenes:
-    """Random scenes on the CPU, every combination of the split equally likely; the same for the same seed everywhere."""
+    """Random scenes on the CPU, the same for the same seed; every combination of the split is equally likely."""
     generator = torch.Generator().manual_seed(seed)
     table = torch.tensor([_indices(words) for words in combinations_of(split, motions)])
     combinations = table[torch.randint(len(table), (num_scenes,), generator=generator)]

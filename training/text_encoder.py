@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
@@ -94,8 +94,8 @@ def accuracy(reader: AttributeReader, tokenizer: PreTrainedTokenizerBase, made: 
     for start in tqdm(range(0, len(made), 256), desc="reading", leave=False):
         chunk = made[start : start + 256]
         readings = read(reader, tokenizer, [wording.text for wording in chunk])
-        right += [[a == b for a, b in zip(seen, w.targets(), strict=True)] for seen, w in zip(readings, chunk, strict=True)]
-    table = torch.tensor(right).float()
+        right.append(torch.tensor(readings) == torch.tensor([wording.targets() for wording in chunk]))
+    table = torch.cat(right).float()
     return dict(zip((*ATTRIBUTES, "all"), [*table.mean(dim=0).tolist(), table.prod(dim=1).mean().item()], strict=True))
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from training.loop import LoopSettings, autocast, pick_device, train
@@ -24,7 +24,7 @@ EDGE_WEIGHT = 4.0
 
 
 def new_vae() -> AutoencoderKL:
-    return AutoencoderKL(
+    vae: AutoencoderKL = AutoencoderKL(
         block_out_channels=(32, 64, 64, 64),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -35,6 +35,7 @@ def new_vae() -> AutoencoderKL:
         mid_block_add_attention=False,
         scaling_factor=1.0,
     )
+    return vae
 
 
 def random_frames(num_frames: int, seed: int, device: torch.device, split: Split = Split.TRAINING) -> Tensor:
@@ -74,8 +75,11 @@ def normalise_latents(vae: AutoencoderKL, num_frames: int = 4096, batch: int = 2
     zero-mean and unit-variance by channel, then write the `scaling_factor` (1 but for rounding)."""
     latents = _latents_of(vae, num_frames, batch)
     mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    assert vae.quant_conv is not None
+    assert vae.post_quant_conv is not None
     _fold(vae.quant_conv, vae.post_quant_conv, mean, std)
-    vae.register_to_config(scaling_factor=round(1 / _latents_of(vae, num_frames, batch).std().item(), 5))
+    scale = 1 / _latents_of(vae, num_frames, batch).std().item()
+    vae.register_to_config(scaling_factor=round(scale, 5))  # type: ignore[no-untyped-call]
 
 
 def _fold(quantize: nn.Conv2d, dequantize: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
@@ -112,12 +116,13 @@ def measure(vae: AutoencoderKL, num_frames: int = 1024, batch: int = 128) -> dic
 def run(out: Path, device: torch.device, steps: int, batch: int, half: bool = False) -> dict[str, float]:
     """Train, normalise the latents, save `vae/` in `out` (diffusers layout), and return the measures."""
     torch.manual_seed(0)
-    vae = new_vae().to(device)
+    vae = new_vae()
+    nn.Module.to(vae, device)
     pretrain(vae, LoopSettings(out, steps, learning_rate=1e-3), batch)
     normalise_latents(vae)
-    report = measure(vae) | {"scaling_factor": vae.config.scaling_factor}
+    report = measure(vae) | {"scaling_factor": vae.config["scaling_factor"]}
     report["parameters"] = sum(parameter.numel() for parameter in vae.parameters())
-    (vae.half() if half else vae).save_pretrained(out / "vae")
+    nn.Module.to(vae, torch.float16 if half else torch.float32).save_pretrained(out / "vae")
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
 
@@ -130,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--half", action="store_true", help="save in half precision")
     options = parser.parse_args(arguments)
-    print(json.dumps(run(options.out, pick_device(options.device), options.steps, options.batch, options.half), indent=2))
+    report = run(options.out, pick_device(options.device), options.steps, options.batch, options.half)
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

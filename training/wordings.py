@@ -31,7 +31,9 @@ SIZE_WORDS: dict[str, tuple[str, ...]] = {
 # Words for what the world cannot show. The text encoder learns that they specify nothing, not the nearest thing.
 UNKNOWN_COLORS = ("pink", "black", "gray", "brown", "silver", "navy", "transparent", "beige")
 UNKNOWN_SHAPES = ("shape", "object", "thing", "hexagon", "cat", "car", "rectangle", "heart", "figure", "person", "dog")
-UNKNOWN_BACKGROUNDS = ("white", "pink", "red", "green", "yellow", "plain", "blue", "orange", "colorful", "purple", "cyan")
+UNKNOWN_BACKGROUNDS = (
+    "white", "pink", "red", "green", "yellow", "plain", "blue", "orange", "colorful", "purple", "cyan",
+)  # fmt: skip
 
 # Verbs as (participle, third person).
 Verb = tuple[str, str]
@@ -194,7 +196,12 @@ PATTERNS_WITHOUT_BACKGROUND = (
     "{opening} {subject} {doing}",
     "{subject}. it {does}",
 )
-PATTERNS_WITHOUT_MOTION = ("{subject} {place}", "{subject}, {ground}", "{place}, {subject}", "{opening} {subject} {place}")
+PATTERNS_WITHOUT_MOTION = (
+    "{subject} {place}",
+    "{subject}, {ground}",
+    "{place}, {subject}",
+    "{opening} {subject} {place}",
+)
 PATTERNS_BARE = ("{subject}", "{opening} {subject}")
 # Kept out of training, to measure whether the encoder reads the words or knows the sentences by heart.
 HELD_OUT_PATTERNS = (

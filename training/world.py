@@ -59,7 +59,8 @@ def render_at(scenes: Scenes, times: Tensor, size: int = 64) -> Tensor:
 def track_of(scenes: Scenes, times: Tensor) -> Track:
     """The motion of every scene at `times` (B, T); the whole shape stays inside the frame at every time."""
     motions, sizes = scenes.attributes[:, 2], scenes.attributes[:, 4]
-    place, speed, tilt, size = scenes.jitters[:, 0:2] * 2 - 1, scenes.jitters[:, 2], scenes.jitters[:, 3], scenes.jitters[:, 4]
+    place = scenes.jitters[:, 0:2] * 2 - 1
+    speed, tilt, size = scenes.jitters[:, 2:5].unbind(dim=1)
     radius = torch.tensor(SIZE_RADII, device=times.device)[sizes] * (0.94 + 0.12 * size)
     growth = _is(motions, "growing") - _is(motions, "shrinking")
     scale = 1 + growth[:, None] * (LARGEST_SCALE - 1) * (2 * times - 1)
@@ -82,7 +83,8 @@ def coverage(shapes: Tensor, track: Track, size: int = 64) -> Tensor:
     pixels = (torch.arange(size, device=shapes.device) + 0.5) * (2 / size) - 1
     x = pixels - track.center[..., 0, None, None]
     y = pixels[:, None] - track.center[..., 1, None, None]
-    distance = _signed_distance(shapes[..., None, None], x, y, track.radius[..., None, None], track.angle[..., None, None])
+    radius, angle = track.radius[..., None, None], track.angle[..., None, None]
+    distance = _signed_distance(shapes[..., None, None], x, y, radius, angle)
     ramp = (0.5 - distance / (EDGE_PIXELS * 2 / size)).clamp(0, 1)
     return ramp * ramp * (3 - 2 * ramp)
 

@@ -105,7 +105,7 @@ def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     fault = error.errors()[0]
     param = str(fault["loc"][-1])
-    message = f"{param} is {fault.get('input')!r}: {fault['msg']}"
+    message = f"{param} is {fault['input']!r}; {fault['msg'].replace('Input should', 'it should')}"
     return _answer(HTTPStatus.BAD_REQUEST, message, "invalid_value", param)
 
 

@@ -228,7 +228,7 @@ def _explain(error: ValidationError) -> InvalidRequestError:
     param = str(fault["loc"][0])
     if fault["type"] == "missing":
         return InvalidRequestError(f"{param} is missing", param, code="missing_parameter")
-    message = str(fault["msg"]).replace("Input should be", "it should be")
+    message = str(fault["msg"]).replace("Input should", "it should")
     return _refuse(param, fault["input"], message)
 
 

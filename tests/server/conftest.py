@@ -1,13 +1,10 @@
-"""A real server process's worth of API: uvicorn in a thread, over real sockets, with the real store behind it."""
+"""A server that every test of the API shares, and a stand-in for its worker."""
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from redis import Redis
 
 from jobs.artifacts import ArtifactStore
@@ -15,23 +12,8 @@ from jobs.cards import ModelCard, announce
 from jobs.records import Timings
 from jobs.settings import Settings
 from jobs.store import VideoStore
-from server.app import create_app
 
-
-@contextmanager
-def serving(settings: Settings) -> Iterator[str]:
-    """The URL of a server with these settings, on a free port."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_config=None, ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
+from .serving import serving
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.settings import Settings
 
-from .conftest import serving
+from .serving import serving
 
 
 def test_a_server_that_works(http: httpx.Client) -> None:

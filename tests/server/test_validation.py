@@ -150,6 +150,11 @@ def test_a_body_that_is_too_large_is_refused(http: httpx.Client, declared: bool)
     assert "100000 bytes" in answer.json()["error"]["message"]
 
 
+def test_a_query_is_explained_in_the_same_words(http: httpx.Client) -> None:
+    message = http.get("/v1/videos?limit=101").json()["error"]["message"]
+    assert message == "limit is '101'; it should be less than or equal to 100"
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "order=up", "after=video_1", "after="])
 def test_a_bad_query_is_explained(http: httpx.Client, query: str) -> None:
     answer = http.get(f"/v1/videos?{query}")

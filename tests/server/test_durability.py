@@ -1,0 +1,48 @@
+"""Accepted means durable: what a `POST` has answered is still there after the database was killed."""
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+from redis import Redis
+
+from cli.embedded_redis import EmbeddedRedis
+from jobs import queue
+from jobs.cards import ModelCard, announce
+from jobs.connection import connect
+from jobs.settings import Settings
+
+from .serving import serving
+
+
+def kill(database: EmbeddedRedis) -> None:
+    assert database.pid is not None
+    os.kill(database.pid, signal.SIGKILL)
+    database.stop()
+
+
+def waiting(redis: Redis) -> list[str]:
+    return [raw.decode() for raw in redis.lrange(queue.queues(redis, "tiny-text")[1].key, 0, -1)]
+
+
+def test_an_accepted_video_survives_the_database_s_death(tmp_path: Path, text_card: ModelCard) -> None:
+    database = EmbeddedRedis(tmp_path / "redis")
+    settings = Settings(redis_url=database.start(), artifacts=tmp_path / "artifacts")
+    assert settings.redis_url is not None
+    try:
+        with serving(settings) as url, httpx.Client(base_url=url) as http, connect(settings.redis_url) as redis:
+            announce(redis, text_card, "w1", ttl_seconds=600)
+            body = {"model": "tiny-text", "prompt": "a red circle", "n": 3}
+            accepted = http.post("/v1/videos", json=body).json()["data"]
+            kill(database)
+            away = http.get("/v1/videos")
+            assert (away.status_code, away.json()["error"]["code"]) == (503, "job_store_unavailable")
+
+            assert database.start() == settings.redis_url
+            # The connections that broke are replaced without anybody noticing.
+            assert http.get("/v1/videos", params={"order": "asc"}).json()["data"] == accepted
+            assert waiting(redis) == [video["id"] for video in accepted]
+            assert http.post("/v1/videos", json=body).status_code == 200
+    finally:
+        database.stop()

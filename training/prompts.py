@@ -1,6 +1,7 @@
 """Prompts for scenes: the grammar's own sentence, and many other wordings of the same scene."""
 
 import random
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
@@ -24,7 +25,7 @@ _UNKNOWN = {
 }
 # How often a wording does not say it, and how often it says something that the world cannot show.
 _OMIT_CHANCE = {"color": 0.03, "shape": 0.0, "motion": 0.05, "background": 0.15, "size": 0.5}
-_UNKNOWN_CHANCE = {"color": 0.02, "shape": 0.04, "background": 0.02}
+_UNKNOWN_CHANCE = {"color": 0.04, "shape": 0.04, "background": 0.04}
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ def describe(scene: Scene, rng: random.Random, held_out: bool = False) -> Wordin
 def disturb(wording: Wording, rng: random.Random) -> Wording:
     """The same wording with slips of the pen, or now and then words that say nothing at all, for the text encoder."""
     if rng.random() < 0.03:
-        words = rng.choices(wordings.OTHER_WORDS, k=rng.randint(0, 8))
+        words = [_other_word(rng) for _ in range(rng.randint(0, 8))]
         return Wording(" ".join(words), dict.fromkeys(ATTRIBUTES))
     text = wording.text
-    if rng.random() < 0.15:
-        text = _insert(text, " ".join(rng.choices(wordings.OTHER_WORDS, k=rng.randint(1, 3))), rng)
+    if rng.random() < 0.3:
+        text = _insert(text, [_other_word(rng) for _ in range(rng.randint(1, 3))], rng)
     if rng.random() < 0.1:
         text = _misspell(text, rng)
     return Wording(text, wording.said)
@@ -162,8 +163,18 @@ def _finish(text: str, rng: random.Random) -> str:
     return text.capitalize() if rng.random() < 0.1 else text
 
 
-def _insert(text: str, extra: str, rng: random.Random) -> str:
-    return f"{text} {extra}" if rng.random() < 0.5 else f"{extra} {text}"
+def _other_word(rng: random.Random) -> str:
+    """A word that says nothing: a common one, or random letters, so that unknown words are known to mean nothing."""
+    if rng.random() < 0.5:
+        return rng.choice(wordings.OTHER_WORDS)
+    return "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 8)))
+
+
+def _insert(text: str, extra: list[str], rng: random.Random) -> str:
+    """`extra` words before, after or somewhere within the text."""
+    words = text.split()
+    at = rng.choice((0, len(words), rng.randint(0, len(words))))
+    return " ".join([*words[:at], *extra, *words[at:]])
 
 
 def _misspell(text: str, rng: random.Random) -> str:

@@ -99,7 +99,7 @@ def accuracy(reader: AttributeReader, tokenizer: PreTrainedTokenizerBase, made: 
     return dict(zip((*ATTRIBUTES, "all"), [*table.mean(dim=0).tolist(), table.prod(dim=1).mean().item()], strict=True))
 
 
-def run(out: Path, device: torch.device, steps: int = 1500, batch: int = 128) -> dict[str, dict[str, float]]:
+def run(out: Path, device: torch.device, steps: int = 2400, batch: int = 128) -> dict[str, dict[str, float]]:
     """Make the tokenizer, train the encoder, save `tokenizer/` and `text_encoder/` in `out`, and return accuracies."""
     torch.manual_seed(0)
     if not (out / "tokenizer" / "tokenizer.json").exists():
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/training/text"))
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=128)
     options = parser.parse_args(arguments)
     print(json.dumps(run(options.out, pick_device(options.device), options.steps, options.batch), indent=2))

@@ -36,12 +36,13 @@ def to_generation(request: VideoRequest, model: ResidentModel) -> Generation:
     """What the model is to do; raises `ValueError` for a request that its checkpoint does not take."""
     checkpoint = model.checkpoint
     guided = request.guidance_scale != 1 and model.card.conditioning != "none"
+    condition = checkpoint.condition(request.prompt, request.class_label)
     return Generation(
         seed=request.seed,
         num_inference_steps=request.num_inference_steps,
         guidance_scale=request.guidance_scale if guided else 1.0,
         sampler=request.sampler,
         num_frames=request.num_frames,
-        condition=checkpoint.condition(request.prompt, request.class_label),
-        negative=checkpoint.negative(request.negative_prompt or "") if guided else None,
+        condition=condition,
+        negative=checkpoint.negative(request.negative_prompt or "", condition) if guided else None,
     )

@@ -43,7 +43,7 @@ def load_model(folder: Path, card: ModelCard, device: torch.device, dtype: torch
 def check_card(card: ModelCard, checkpoint: Checkpoint, folder: Path) -> None:
     """Raise `StartupError`, naming every contradiction, unless the checkpoint can do all that its card promises."""
     config = checkpoint.config
-    pixels = config.latent_size * checkpoint.vae.pixels_per_latent
+    pixels = checkpoint.frame_size
     classes = len(card.class_names or ()) or None
     unknown = sorted(set(card.samplers) - set(SAMPLERS))
     rules = (

@@ -29,6 +29,11 @@ _NOTCHES = {shape: math.cos(math.pi / tips) for shape, tips in _TIPS.items()} | 
 _REACHES = {"circle": 1.0, "square": 1.2, "triangle": 1.22, "star": 1.22}
 _TURNS = {"circle": 0.0, "square": math.pi / 4, "triangle": 0.0, "star": 0.0}
 MAX_REACH = max(_REACHES.values())
+# A shape looks the same after a turn by its sector; its area is the unit area times its radius squared.
+SECTORS = {shape: 2 * math.pi / tips for shape, tips in _TIPS.items()}
+UNIT_AREAS = {
+    shape: tips * _REACHES[shape] ** 2 * _NOTCHES[shape] * math.sin(math.pi / tips) for shape, tips in _TIPS.items()
+}
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,7 @@ def coverage(shapes: Tensor, track: Track, size: int = 64) -> Tensor:
 def _signed_distance(shapes: Tensor, x: Tensor, y: Tensor, radius: Tensor, angle: Tensor) -> Tensor:
     """Distance to the outline, negative inside. The plane is folded by the shape's symmetry to half a tip's sector,
     where the outline is one segment from the tip to the notch."""
-    sector = _per_shape({shape: 2 * math.pi / tips for shape, tips in _TIPS.items()}, shapes)
-    notch, reach, turn = (_per_shape(table, shapes) for table in (_NOTCHES, _REACHES, _TURNS))
+    sector, notch, reach, turn = (_per_shape(table, shapes) for table in (SECTORS, _NOTCHES, _REACHES, _TURNS))
     direction = torch.atan2(x, -y) - angle - turn
     folded = (torch.remainder(direction + sector / 2, sector) - sector / 2).abs()
     length, tip = torch.hypot(x, y), radius * reach
@@ -105,8 +109,8 @@ def _signed_distance(shapes: Tensor, x: Tensor, y: Tensor, radius: Tensor, angle
     return torch.where(outside, distance, -distance)
 
 
-def _per_shape(table: dict[str, float] | dict[str, int], shapes: Tensor) -> Tensor:
-    return torch.tensor([float(table[shape]) for shape in SHAPES], device=shapes.device)[shapes]
+def _per_shape(table: dict[str, float], shapes: Tensor) -> Tensor:
+    return torch.tensor([table[shape] for shape in SHAPES], device=shapes.device)[shapes]
 
 
 def _palette(table: dict[str, tuple[int, int, int]], indices: Tensor) -> Tensor:

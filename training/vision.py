@@ -1,7 +1,7 @@
 """Reading a video of the demo world by classical image processing: what a viewer would say is to be seen in it.
 
-Shape legend: T frames, S pixels a side. Nothing here is learned: the background is the colour of the border, the shape is
-what differs from it, its motion is a straight line fitted to where it is, how large it is and how it is turned.
+Shape legend: T frames, S pixels a side. Nothing here is learned: the background is the colour of the border, the shape
+is what differs from it, its motion a straight line fitted to where it is, how large it is and how it is turned.
 """
 
 import math
@@ -42,13 +42,11 @@ class Attributes:
 
     def matches(self, scene: Scene) -> dict[str, bool]:
         """Attribute by attribute, whether this is the scene. A spinning circle looks the same as one at rest."""
-        motions = (
-            {scene.motion, "staying still"} if (scene.shape, scene.motion) == ("circle", "spinning") else {scene.motion}
-        )
+        looks_at_rest = (scene.shape, scene.motion) == ("circle", "spinning")
         return {
             "color": self.color == scene.color,
             "shape": self.shape == scene.shape,
-            "motion": self.motion in motions,
+            "motion": self.motion == ("staying still" if looks_at_rest else scene.motion),
             "background": self.background == scene.background,
             "size": self.size == scene.size,
         }
@@ -153,16 +151,14 @@ def _line(times: Array, values: Array) -> tuple[float, float]:
 def _read_shape(masks: Array, areas: Array, centers: Array) -> tuple[str, float]:
     """The shape that fits best, over all rotations, in the frames where it is largest; and how well it fits."""
     largest = np.argsort(-areas)[:NUM_SHAPE_FRAMES]
-    fits = [
-        _fits(index, masks[largest], areas[largest], centers[largest]).max(axis=1).mean()
-        for index in range(len(SHAPES))
-    ]
+    where = masks[largest], areas[largest], centers[largest]
+    fits = [_fits(shape, *where).max(axis=1).mean() for shape in range(len(SHAPES))]
     best = int(np.argmax(fits))
     return SHAPES[best], float(fits[best])
 
 
 def _fits(shape: int, masks: Array, areas: Array, centers: Array) -> Array:
-    """Intersection over union (T, R) of masks (T, S, S) with the ideal shape of the same place and area, R rotations."""
+    """Intersection over union (T, R) of masks (T, S, S) with the ideal shape of their place and area in R rotations."""
     name, size = SHAPES[shape], masks.shape[1]
     angles = torch.deg2rad(torch.from_numpy(_rotations(name))).float()
     radii = np.sqrt(areas / UNIT_AREAS[name]) * (2 / size)

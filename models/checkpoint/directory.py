@@ -115,7 +115,7 @@ def read_config(folder: Path) -> CheckpointConfig:
         if not isinstance(values, dict):
             raise ValueError("it is not a JSON object")
         return CheckpointConfig.from_dict(values)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # a TypeError is a value of another type, such as text for a number
         raise ValueError(f"cannot read {path}: {error}") from error
 
 

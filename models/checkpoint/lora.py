@@ -77,7 +77,7 @@ def merge_lora(state: dict[str, Tensor], path: Path, alpha: float | None = None)
         key = f"{module}.weight"
         factor = scaling.factor(module, down.shape[0], alphas.get(module))
         state[key] = _merged(key, state[key], down, up, factor)
-    return [f"{module}.weight" for module in pairs]
+    return sorted(f"{module}.weight" for module in pairs)
 
 
 def _merged(key: str, weight: Tensor, down: Tensor, up: Tensor, factor: float) -> Tensor:

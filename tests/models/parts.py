@@ -32,18 +32,10 @@ def make_temporal_vae() -> AutoencoderKLTemporalDecoder:
     ).eval()
 
 
-def make_text_encoder() -> T5EncoderModel:
+def make_text_encoder(d_model: int = TEXT_WIDTH) -> T5EncoderModel:
     torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=100,
-        d_model=TEXT_WIDTH,
-        d_kv=8,
-        d_ff=32,
-        num_layers=2,
-        num_heads=2,
-        feed_forward_proj="gated-gelu",
-    )
-    return T5EncoderModel(config).eval()
+    sizes = {"d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    return T5EncoderModel(T5Config(vocab_size=100, d_model=d_model, feed_forward_proj="gated-gelu", **sizes)).eval()
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

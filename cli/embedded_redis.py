@@ -43,6 +43,7 @@ class EmbeddedRedis:
         self.data_dir = data_dir.resolve()
         self._server: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
+        self._socket = self.data_dir / "redis.sock"
         self._socket_dir: Path | None = None
 
     def start(self) -> str:
@@ -52,14 +53,19 @@ class EmbeddedRedis:
         """
         self._take_lock()
         try:
-            socket = self._socket_path()
-            self._server = self._spawn(socket)
-            url = f"unix://{quote(str(socket))}"
-            self._wait_until_ready(url)
+            self._socket = self._socket_path()
+            self._run()
         except BaseException:
             self.stop()
             raise
-        return url
+        return self._url()
+
+    def revive(self) -> bool:
+        """Start the server again if it died, at the same URL; whether it had."""
+        if self._server is None or self._server.poll() is None:
+            return False
+        self._run()
+        return True
 
     def stop(self) -> None:
         """Let the server write what it holds and end. Does nothing when it is not running."""
@@ -77,8 +83,12 @@ class EmbeddedRedis:
     def pid(self) -> int | None:
         return self._server.pid if self._server else None
 
-    def is_alive(self) -> bool:
-        return self._server is not None and self._server.poll() is None
+    def _run(self) -> None:
+        self._server = self._spawn()
+        self._wait_until_ready()
+
+    def _url(self) -> str:
+        return f"unix://{quote(str(self._socket))}"
 
     def _take_lock(self) -> None:
         try:
@@ -110,11 +120,11 @@ class EmbeddedRedis:
         self._socket_dir = Path(tempfile.mkdtemp(prefix="framedit-", dir="/tmp"))
         return self._socket_dir / "redis.sock"
 
-    def _spawn(self, socket: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> subprocess.Popen[bytes]:
         assert self._lock is not None
         configuration = {
             "port": "0",
-            "unixsocket": str(socket),
+            "unixsocket": str(self._socket),
             "unixsocketperm": "700",
             "dir": str(self.data_dir),
             "daemonize": "no",
@@ -131,10 +141,10 @@ class EmbeddedRedis:
         with self._log_path().open("wb") as log:
             return spawn([_server_binary(), *arguments], pass_fds=[self._lock], output=log)
 
-    def _wait_until_ready(self, url: str) -> None:
+    def _wait_until_ready(self) -> None:
         assert self._server is not None
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-        with Redis.from_url(url, socket_timeout=5) as client:
+        with Redis.from_url(self._url(), socket_timeout=5) as client:
             while time.monotonic() < deadline:
                 if self._server.poll() is not None:
                     raise EmbeddedRedisError(f"the embedded Redis server did not start: {self._log_tail()}")

@@ -70,6 +70,19 @@ def test_a_killed_server_lost_nothing_and_left_nothing_in_the_way(embedded: Embe
         assert client.get("key") == b"value"
 
 
+def test_a_dead_server_is_revived_at_the_same_url_and_a_living_one_left_alone(embedded: EmbeddedRedis) -> None:
+    url = embedded.start()
+    assert not embedded.revive()
+    with Redis.from_url(url) as client:
+        client.set("key", "value")
+    assert embedded.pid is not None
+    os.kill(embedded.pid, signal.SIGKILL)
+    while not embedded.revive():
+        time.sleep(0.01)
+    with Redis.from_url(url) as client:
+        assert client.get("key") == b"value"
+
+
 def test_a_torn_last_write_is_forgotten_and_the_rest_kept(embedded: EmbeddedRedis) -> None:
     with Redis.from_url(embedded.start()) as client:
         client.set("key", "value")

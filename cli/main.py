@@ -1,0 +1,257 @@
+"""The commands. What they need is imported when they run, so that help comes at once."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from jobs.settings import Settings
+
+_EPILOG = (
+    "Every setting is also an environment variable FRAMEDIT_<NAME>. "
+    "Exit status: 0 done, 1 failed, 2 wrong use or a configuration that cannot work, 130 stopped by Ctrl-C."
+)
+
+app = typer.Typer(
+    name="framedit",
+    help="An inference server that turns prompts and class labels into video with FrameDiT models.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Checkpoints = Annotated[
+    Path | None,
+    typer.Option("--checkpoints", help="A folder of checkpoint folders, or one.", show_default="checkpoints"),
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where the database and the videos are kept.", show_default="data")
+]
+Host = Annotated[str | None, typer.Option("--host", help="The address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[
+    int | None, typer.Option("--port", min=0, max=65535, help="The port to listen on, 0 for any.", show_default="8000")
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto")]
+RedisUrl = Annotated[
+    str | None, typer.Option("--redis-url", help="redis://host:port/0 or unix:///path.", show_default="$REDIS_URL")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        typer.echo(f"framedit {version('framedit-server')}")
+    except PackageNotFoundError:
+        typer.echo("framedit (a source tree that is not installed)")
+    raise typer.Exit
+
+
+@app.callback()
+def framedit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog=_EPILOG)
+def serve(
+    port: Port = None,
+    host: Host = None,
+    checkpoints: Checkpoints = None,
+    data_dir: DataDir = None,
+    device: Device = None,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Start everything on this machine: the API, one worker, and a database when REDIS_URL is not given.
+
+    What is queued or finished outlives a restart; Ctrl-C stops all of it, a second one at once.
+    """
+    with _errors_in_one_line():
+        settings = _settings(
+            port=port, host=host, checkpoints=checkpoints, data_dir=data_dir, device=device, redis_url=redis_url
+        )
+        _log("serve", settings)
+        from cli.serve import serve
+
+        serve(settings)
+
+
+@app.command(epilog=_EPILOG)
+def server(
+    port: Port = None,
+    host: Host = None,
+    data_dir: DataDir = None,
+    redis_url: RedisUrl = None,
+    fd: Annotated[int | None, typer.Option("--fd", hidden=True)] = None,
+) -> None:
+    """Start the API alone; it needs a Redis server (REDIS_URL), and workers somewhere."""
+    with _errors_in_one_line():
+        settings = _settings(port=port, host=host, data_dir=data_dir, redis_url=redis_url)
+        _log("server", settings)
+        from cli.api import run_server
+
+        run_server(settings, fd)
+
+
+@app.command(epilog=_EPILOG)
+def worker(
+    checkpoints: Checkpoints = None,
+    data_dir: DataDir = None,
+    device: Device = None,
+    redis_url: RedisUrl = None,
+    burst: Annotated[bool, typer.Option("--burst", help="End when the queues are empty.")] = False,
+    name: Annotated[str | None, typer.Option("--name", help="Unlike that of any other worker.")] = None,
+) -> None:
+    """Start one worker, which owns one device; it needs a Redis server (REDIS_URL).
+
+    SIGTERM or Ctrl-C: the video at hand goes back to the queue, and the worker ends with status 0.
+    """
+    with _errors_in_one_line():
+        settings = _settings(checkpoints=checkpoints, data_dir=data_dir, device=device, redis_url=redis_url)
+        _log("worker", settings)
+        from worker.main import run_worker
+
+        run_worker(settings, burst=burst, name=name)
+
+
+@app.command(epilog=_EPILOG)
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What to show; for text models.", show_default=False)] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The MP4 to write.")] = Path("video.mp4"),
+    model: Annotated[str | None, typer.Option("--model", show_default="the first that takes the rest")] = None,
+    class_label: Annotated[str | None, typer.Option("--class", help="A class, by name or number.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option("--negative-prompt", help="What not to show.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", show_default="random")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.", show_default="the model's")] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale; 1 is none.")] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", show_default="the model's")] = None,
+    frames: Annotated[int | None, typer.Option("--frames", show_default="the model's")] = None,
+    fps: Annotated[int | None, typer.Option("--fps", show_default="the model's")] = None,
+    checkpoints: Checkpoints = None,
+    device: Device = None,
+) -> None:
+    """Make one video here and now, without a server."""
+    with _errors_in_one_line():
+        settings = _settings(checkpoints=checkpoints, device=device)
+        from cli.generate import generate
+
+        request = generate(
+            settings,
+            output,
+            {
+                "prompt": prompt,
+                "model": model,
+                "class_label": class_label,
+                "negative_prompt": negative_prompt,
+                "seed": seed,
+                "num_inference_steps": steps,
+                "guidance_scale": guidance,
+                "sampler": sampler,
+                "num_frames": frames,
+                "fps": fps,
+            },
+        )
+        typer.echo(f"{output}  {request.num_frames} frames at {request.fps} fps, {request.model}, seed {request.seed}")
+
+
+@app.command(epilog=_EPILOG)
+def convert(
+    source: Annotated[Path, typer.Argument(help="A published .pt, or a diffusers folder.", exists=True)],
+    output: Annotated[Path, typer.Argument(help="The checkpoint folder to make.")],
+    model_name: Annotated[
+        str | None, typer.Option("--model-name", help="As published: FrameDiTH-XL/128-512/2-softmax_u-concat")
+    ] = None,
+    frames: Annotated[int | None, typer.Option("--frames", help="Frames it was trained on (.pt).")] = None,
+    image_size: Annotated[int | None, typer.Option("--image-size", help="Pixels it was trained on (.pt).")] = None,
+    classes: Annotated[int | None, typer.Option("--classes", help="How many; none: unconditional (.pt).")] = None,
+    vae: Annotated[Path | None, typer.Option("--vae", help="The diffusers folder of its VAE (.pt).")] = None,
+    transformer: Annotated[
+        Path | None, typer.Option("--transformer", help="A text-to-video .pt in place of the folder's transformer.")
+    ] = None,
+    lora: Annotated[Path | None, typer.Option("--lora", help="A LoRA to merge into the weights (folder).")] = None,
+    lora_alpha: Annotated[float | None, typer.Option("--lora-alpha", help="Where the LoRA does not say.")] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option("--dtype", help="What the weights are stored in.")
+    ] = "float32",
+    id: Annotated[str | None, typer.Option("--id", help="The model's name.", show_default="the folder's")] = None,
+    description: Annotated[str, typer.Option("--description", help="For the card.")] = "",
+    fps: Annotated[int, typer.Option("--fps", help="For the card.")] = 8,
+    class_names: Annotated[
+        Path | None, typer.Option("--class-names", help="A text file, one name on a line.", exists=True)
+    ] = None,
+) -> None:
+    """Make a checkpoint folder of published weights. Its card.json holds the defaults: edit them there."""
+    with _errors_in_one_line():
+        from cli.convert import CardWishes, Source, convert
+
+        conversion = convert(
+            Source(source, model_name, frames, image_size, classes, vae, transformer, lora, lora_alpha),
+            output,
+            CardWishes(id, description, fps, class_names),
+            dtype,
+            report=lambda line: typer.echo(line, err=True),
+        )
+        typer.echo(f"{output}  {conversion.model_name}, {conversion.parameters:,} parameters")
+
+
+@app.command(epilog=_EPILOG)
+def inspect(folder: Annotated[Path, typer.Argument(help="A checkpoint folder.")]) -> None:
+    """Print what a checkpoint folder holds, and whether its weights fit its settings."""
+    with _errors_in_one_line():
+        from models.checkpoint.inspect import describe
+
+        typer.echo(describe(folder))
+
+
+def _settings(**given: Any) -> "Settings":
+    """The settings, an option before its variable."""
+    from pydantic import ValidationError
+
+    from jobs.settings import Settings
+    from worker.errors import StartupError
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        faults = (f"{fault['loc'][0]} is {fault['input']!r}: {fault['msg']}" for fault in error.errors())
+        raise StartupError("; ".join(faults)) from None
+
+
+def _log(process: str, settings: "Settings") -> None:
+    from cli.logs import configure_logging
+
+    configure_logging(process, settings.log_level)
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """An error that the user can do something about is a line on stderr and status 2, not a traceback."""
+    from jobs.errors import FrameditError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (FrameditError, ValueError, FileExistsError) as error:
+        typer.echo(f"framedit: {error}", err=True)
+        sys.exit(2)
+
+
+def main() -> None:
+    """The `framedit` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

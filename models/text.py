@@ -5,11 +5,14 @@ Shapes: B prompts, L text tokens (of the longest prompt), E width of the encoder
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+from transformers.utils import logging
 
 from models.checkpoint.keys import check_loading_info
 from models.conditioning import Condition
@@ -42,6 +45,12 @@ class TextEncoder:
         encoder_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
         encoder: Any = load_encoder(encoder_folder, encoder_dtype, safetensors_only=True)
         return TextEncoder(load_tokenizer(tokenizer_folder), encoder.to(device), max_tokens)
+
+    def save(self, encoder_folder: Path, tokenizer_folder: Path, dtype: torch.dtype) -> None:
+        """Write both as `load` reads them, the encoder's weights in `dtype`. They are narrowed in place."""
+        with _no_progress_bar():
+            self.encoder.to(dtype).save_pretrained(encoder_folder)
+        self.tokenizer.save_pretrained(tokenizer_folder)
 
     @property
     def width(self) -> int:
@@ -94,18 +103,31 @@ def load_encoder(folder: Path, dtype: torch.dtype, *, safetensors_only: bool = F
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is not a text encoder folder: it has no config.json (Hugging Face layout)")
     encoder_class: Any = T5EncoderModel  # transformers annotates its loading in part
-    encoder, info = encoder_class.from_pretrained(
-        folder,
-        dtype=dtype,
-        local_files_only=True,
-        use_safetensors=True if safetensors_only else None,
-        ignore_mismatched_sizes=True,  # reported in `info`, all of them
-        output_loading_info=True,
-    )
+    with _no_progress_bar():
+        encoder, info = encoder_class.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True if safetensors_only else None,
+            ignore_mismatched_sizes=True,  # reported in `info`, all of them
+            output_loading_info=True,
+        )
     check_loading_info(folder, info)
     # transformers keeps some weights of a float16 T5 in float32.
     narrowed: T5EncoderModel = encoder.to(dtype)
     return narrowed
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Silence transformers' own bar, which has no place in a server's log."""
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -115,5 +137,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
-        raise ValueError(f"cannot read a tokenizer from {folder}: {error}") from error
+        raise ValueError(f"cannot read a tokenizer from {folder}: {error}{_sentencepiece_hint(folder)}") from error
     return tokenizer
+
+
+def _sentencepiece_hint(folder: Path) -> str:
+    """What transformers does not say: it needs two packages for the original file of T5, none for tokenizer.json."""
+    if not (folder / "spiece.model").is_file() or (folder / "tokenizer.json").is_file():
+        return ""
+    return " (reading spiece.model takes `pip install sentencepiece protobuf`, once: the converted folder does not)"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.checkpoint.keys import check_loading_info
 
@@ -42,11 +42,15 @@ class VideoDecoder:
     @staticmethod
     def load(folder: Path, scaling_factor: float, device: torch.device | str, dtype: torch.dtype) -> VideoDecoder:
         """The VAE of `folder` (diffusers layout, safetensors) on `device`. Raises as `load_vae` does."""
+        if dtype == torch.float16 and read_vae_config(folder).get("force_upcast", True):
+            dtype = torch.float32  # the folder says that its activations overflow float16
         vae: Any = load_vae(folder, dtype, safetensors_only=True)
-        if dtype == torch.float16 and vae.config.force_upcast:
-            # The folder says that its activations overflow float16.
-            vae = vae.to(torch.float32)
         return VideoDecoder(vae.to(device), scaling_factor)
+
+    def save(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the VAE as `load` reads it, its weights in `dtype`. They are narrowed in place."""
+        nn.Module.to(self.vae, dtype)  # diffusers' own `to` warns of every change of dtype
+        self.vae.save_pretrained(folder, safe_serialization=True)
 
     @property
     def pixels_per_latent(self) -> int:

@@ -32,10 +32,9 @@ def save_checkpoint(
     check_parts(config.transformer, vae, text_encoder)
     write_config(folder, config)
     save_file({name: _narrowed(name, tensor, dtype) for name, tensor in weights.items()}, folder / WEIGHTS)
-    vae.vae.to(dtype).save_pretrained(folder / VAE, safe_serialization=True)
+    vae.save(folder / VAE, dtype)
     if text_encoder is not None:
-        text_encoder.encoder.to(dtype).save_pretrained(folder / TEXT_ENCODER)
-        text_encoder.tokenizer.save_pretrained(folder / TOKENIZER)
+        text_encoder.save(folder / TEXT_ENCODER, folder / TOKENIZER, dtype)
 
 
 def _narrowed(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

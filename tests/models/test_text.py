@@ -87,6 +87,10 @@ def test_refuses_folders_that_hold_neither(tmp_path: Path) -> None:
         load_tokenizer(tmp_path / "tokenizer")
     with pytest.raises(ValueError, match="cannot read a tokenizer"):
         load_tokenizer(tmp_path)
+    (tmp_path / "spiece.model").write_bytes(b"no such model")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}')
+    with pytest.raises(ValueError, match="pip install sentencepiece protobuf"):
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def merge_lora(state: dict[str, Tensor], path: Path, alpha: float | None = None)
 
 
 def _merged(key: str, weight: Tensor, down: Tensor, up: Tensor, factor: float) -> Tensor:
-    """`weight + factor up down`, summed in float32: (out, in, ...) + factor (out, rank) (rank, in, ...)."""
+    """`weight + factor up down` in float32: (out, in, ...) + factor (out, rank) (rank, in, ...)."""
     # A convolution's LoRA is a convolution into the rank's channels, then one by one.
     product_shape = (up.shape[0], *down.shape[1:])
     fits = up.shape[1] == down.shape[0] and up[0, 0].numel() == 1 and product_shape == tuple(weight.shape)
@@ -91,7 +91,7 @@ def _merged(key: str, weight: Tensor, down: Tensor, up: Tensor, factor: float) -
             f"which do not fit a weight of shape {tuple(weight.shape)}"
         )
     product = up.float().flatten(1) @ down.float().flatten(1)
-    return (weight.float() + factor * product.reshape(weight.shape)).to(weight.dtype)
+    return weight.float() + factor * product.reshape(weight.shape)
 
 
 def _read_pairs(tensors: dict[str, Tensor]) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:

@@ -1,5 +1,6 @@
 """A resident model, loaded once, and a place to work at: real Redis, real files."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,10 @@ def make_request(**changes: Any) -> VideoRequest:
     return VideoRequest.model_validate(fields | changes)
 
 
+def make_record(**changes: Any) -> VideoRecord:
+    return new_records(make_request(**changes), created_at=time.time())[0]
+
+
 @pytest.fixture
 def request_of() -> Callable[..., VideoRequest]:
     """A request for the tiny model, with changes."""
@@ -61,7 +66,7 @@ class Bench:
     stopping: list[bool] = field(default_factory=list)
 
     def queue(self, **changes: Any) -> VideoRecord:
-        [record] = new_records(make_request(**changes), created_at=1_700_000_000.0 + self.redis.incr("test:count"))
+        record = make_record(**changes)
         self.place.store.create(record)
         return record
 

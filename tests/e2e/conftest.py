@@ -1,0 +1,172 @@
+"""Real processes: `framedit serve` with a data folder of its own, and a client of its API."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.tiny_checkpoint import make_tiny_checkpoint
+
+REPOSITORY = Path(__file__).parents[2]
+START_SECONDS = 60.0
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_seconds: float = 30.0) -> Any:
+    """The first true value of `condition`."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"waited {timeout_seconds:.0f} s in vain: {what}")
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that `pid` started, and those that they did, as Linux tells."""
+    children = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        children |= {int(child) for child in task.read_text().split()}
+    return children.union(*map(descendants, children))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@dataclass
+class Serve:
+    """A running `framedit serve`."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    url: str
+    http: httpx.Client
+
+    def post(self, **fields: Any) -> dict[str, Any]:
+        answer = self.http.post("/v1/videos", json={"model": "tiny", "class_label": "right", "seed": 7} | fields)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def get(self, video_id: str) -> dict[str, Any]:
+        """The video's object; waits while the database is being started again."""
+
+        def answered() -> httpx.Response | None:
+            answer = self.http.get(f"/v1/videos/{video_id}")
+            return None if answer.status_code == 503 else answer
+
+        answer = wait_for(answered, f"{video_id}; {self.log.read_text()}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def wait_until(self, video_id: str, *states: str, timeout_seconds: float = 30.0) -> dict[str, Any]:
+        def reached() -> dict[str, Any] | None:
+            video = self.get(video_id)
+            return video if video["status"] in states else None
+
+        return dict(wait_for(reached, f"{video_id} {states}; {self.log.read_text()}", timeout_seconds))
+
+    def wait_for_step(self, video_id: str) -> dict[str, Any]:
+        """Until the worker is in the middle of it."""
+
+        def begun() -> dict[str, Any] | None:
+            video = self.get(video_id)
+            return video if video["status"] == "in_progress" and video["progress"] > 0 else None
+
+        return dict(wait_for(begun, f"{video_id} in progress; {self.log.read_text()}"))
+
+    def pid_of(self, part: str) -> int:
+        """The process whose command line holds `part`."""
+        found = [pid for pid in descendants(self.process.pid) if part in command_line(pid)]
+        assert len(found) == 1, (part, found)
+        return found[0]
+
+    def processes(self) -> set[int]:
+        return {self.process.pid} | descendants(self.process.pid)
+
+    def kill_all(self) -> None:
+        """As a power cut would."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "cli.main", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """This process's, without settings of the server; one thread a worker is enough and leaves the rest alone."""
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith("FRAMEDIT_") and name != "REDIS_URL"
+    }
+    return env | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+@contextmanager
+def serving(data_dir: Path, checkpoints: Path, **env: str) -> Iterator[Serve]:
+    """`framedit serve` on a free port, until the block ends."""
+    log = data_dir.parent / f"{data_dir.name}.log"
+    with log.open("ab") as output:
+        start = output.tell()
+        arguments = ("serve", "--port", "0", "--data-dir", data_dir, "--checkpoints", checkpoints)
+        process = subprocess.Popen(
+            command(*arguments), cwd=REPOSITORY, env=environment() | env, stdout=output, stderr=output
+        )
+
+    def address() -> re.Match[str] | None:
+        text = log.read_text()[start:]
+        assert process.poll() is None, text
+        return re.search(r"FrameDiT server on (http://\S+)", text)
+
+    try:
+        url = wait_for(address, f"the server; {log.read_text()}", START_SECONDS)[1]
+        with httpx.Client(base_url=url, timeout=10) as http:
+            yield Serve(process, log, url, http)
+        if process.poll() is None:
+            process.terminate()
+            assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("checkpoints")
+    make_tiny_checkpoint(root / "tiny")
+    return root
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Iterator[Serve]:
+    """One server for the tests that leave it as they found it."""
+    with serving(tmp_path_factory.mktemp("served") / "data", checkpoints) as running:
+        yield running
+
+
+def example_of(log: str) -> dict[str, Any]:
+    """The body of the curl line that the server prints."""
+    match = re.search(r"-d '(.*)'", log)
+    assert match is not None, log
+    return dict(json.loads(match[1]))

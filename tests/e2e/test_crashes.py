@@ -1,0 +1,61 @@
+"""Accepted means durable: whatever dies, every video is completed, and nothing is left behind."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import is_running, serving, wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+
+
+def test_what_was_accepted_outlives_the_death_of_everything(tmp_path: Path, checkpoints: Path) -> None:
+    with serving(tmp_path / "data", checkpoints) as first:
+        started, waiting = first.post(num_inference_steps=100), first.post()
+        first.wait_for_step(started["id"])
+        first.kill_all()
+    with serving(tmp_path / "data", checkpoints) as second:
+        for video in (started, waiting):
+            done = second.wait_until(video["id"], "completed", "failed")
+            assert done["status"] == "completed", done
+            assert second.http.get(f"/v1/videos/{video['id']}/content").status_code == 200
+
+
+def test_a_killed_worker_and_a_killed_database_are_replaced_and_the_video_is_made(
+    tmp_path: Path, checkpoints: Path
+) -> None:
+    with serving(tmp_path / "data", checkpoints) as served:
+        video = served.post(num_inference_steps=200)
+        served.wait_for_step(video["id"])
+        worker = served.pid_of("cli.main worker")
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: not is_running(worker), "the worker's end")
+        served.wait_for_step(video["id"])
+        os.kill(served.pid_of("valkey-server"), signal.SIGKILL)
+        done = served.wait_until(video["id"], "completed", "failed")
+        assert done["status"] == "completed", done
+        assert "the worker was killed by SIGKILL; starting it again" in served.log.read_text()
+
+
+def test_ctrl_c_hands_the_video_back_and_leaves_no_process(tmp_path: Path, checkpoints: Path) -> None:
+    with serving(tmp_path / "data", checkpoints) as served:
+        video = served.post(num_inference_steps=1000)
+        served.wait_for_step(video["id"])
+        processes = served.processes()
+        assert len(processes) == 4
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(20) == 0
+        assert not [pid for pid in processes if is_running(pid)]
+        log = served.log.read_text()
+        assert f"{video['id']}: handed back to the queue" in log
+        assert "Traceback" not in log
+
+
+def test_a_killed_supervisor_takes_its_processes_with_it(tmp_path: Path, checkpoints: Path) -> None:
+    with serving(tmp_path / "data", checkpoints) as served:
+        processes = served.processes()
+        served.process.kill()
+        wait_for(lambda: not [pid for pid in processes if is_running(pid)], "the end of all processes")

@@ -1,0 +1,94 @@
+"""What a user of `framedit serve` sees, from the first request to Ctrl-C."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.conftest import Serve, command, environment, example_of, wait_for
+from tests.mp4 import decode_mp4
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+
+LONG = 1000  # steps, that is some tens of seconds
+
+
+def test_a_request_becomes_a_video_that_plays(served: Serve, tmp_path: Path) -> None:
+    video = served.post(num_frames=3, fps=12)
+    done = served.wait_until(video["id"], "completed", "failed")
+    content = served.http.get(f"/v1/videos/{video['id']}/content")
+    (tmp_path / "video.mp4").write_bytes(content.content)
+    decoded = decode_mp4(tmp_path / "video.mp4")
+    assert done["error"] is None
+    assert (done["progress"], done["size"], done["seconds"]) == (100, "16x16", "0.25")
+    assert min(done["timings"].values()) > 0
+    assert set(done["timings"]) == {"queue_s", "denoise_s", "decode_s", "encode_s"}
+    assert content.headers["content-type"] == "video/mp4"
+    assert decoded.frames.shape == (3, 16, 16, 3)
+    assert decoded.fps == 12
+    assert decoded.codec.startswith("h264")
+
+
+def test_the_printed_example_works_and_the_command_line_makes_the_same_video(
+    served: Serve, checkpoints: Path, tmp_path: Path
+) -> None:
+    example = example_of(served.log.read_text())
+    video = served.http.post("/v1/videos", json=example).json()
+    served.wait_until(video["id"], "completed")
+    output = tmp_path / "out.mp4"
+    arguments = (
+        "generate",
+        "--checkpoints",
+        checkpoints,
+        "--class",
+        example["class_label"],
+        "--seed",
+        "7",
+        "-o",
+        output,
+    )
+    result = subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, check=True)
+    assert result.stdout == f"{output}  4 frames at 8 fps, tiny, seed 7\n"
+    frames = decode_mp4(output).frames
+    (tmp_path / "served.mp4").write_bytes(served.http.get(f"/v1/videos/{video['id']}/content").content)
+    np.testing.assert_array_equal(frames, decode_mp4(tmp_path / "served.mp4").frames)
+
+
+def test_cancel_and_delete_stop_the_work(served: Serve) -> None:
+    # Two that would take long, and one behind them that is only reached when they stop.
+    first, second, last = served.post(num_inference_steps=LONG), served.post(num_inference_steps=LONG), served.post()
+    served.wait_for_step(first["id"])
+    assert served.http.delete(f"/v1/videos/{first['id']}").json()["deleted"] is True
+    served.wait_for_step(second["id"])
+    assert served.http.delete(f"/v1/videos/{second['id']}").status_code == 200
+    assert served.wait_until(last["id"], "completed", "failed")["status"] == "completed"
+    assert served.http.get(f"/v1/videos/{first['id']}").status_code == 404
+
+
+def test_the_model_is_listed_with_its_worker(served: Serve) -> None:
+    def alive() -> bool:
+        [model] = served.http.get("/v1/models").json()["data"]
+        assert model["id"] == "tiny"
+        return bool(model["workers_alive"] == 1)
+
+    wait_for(alive, "the worker's announcement")
+
+
+def test_a_second_server_over_the_same_data_is_refused(served: Serve, checkpoints: Path) -> None:
+    data_dir = served.log.parent / "data"
+    arguments = ("serve", "--port", "0", "--data-dir", data_dir, "--checkpoints", checkpoints)
+    result = subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert f"framedit: the data folder {data_dir / 'redis'} is in use" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_port_in_use_is_refused(served: Serve, checkpoints: Path, tmp_path: Path) -> None:
+    port = served.url.rpartition(":")[2]
+    arguments = ("serve", "--port", port, "--data-dir", tmp_path, "--checkpoints", checkpoints)
+    result = subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    expected = f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port"
+    assert result.stderr == f"framedit: {expected}\n"

@@ -99,7 +99,9 @@ def accuracy(reader: AttributeReader, tokenizer: PreTrainedTokenizerBase, made: 
     return dict(zip((*ATTRIBUTES, "all"), [*table.mean(dim=0).tolist(), table.prod(dim=1).mean().item()], strict=True))
 
 
-def run(out: Path, device: torch.device, steps: int = 2400, batch: int = 128) -> dict[str, dict[str, float]]:
+def run(
+    out: Path, device: torch.device, steps: int = 2400, batch: int = 128, num_measured: int = 4000
+) -> dict[str, dict[str, float]]:
     """Make the tokenizer, train the encoder, save `tokenizer/` and `text_encoder/` in `out`, and return accuracies."""
     torch.manual_seed(0)
     if not (out / "tokenizer" / "tokenizer.json").exists():
@@ -108,8 +110,8 @@ def run(out: Path, device: torch.device, steps: int = 2400, batch: int = 128) ->
     reader = AttributeReader(new_encoder(len(tokenizer))).to(device)
     pretrain(reader, tokenizer, LoopSettings(out, steps, learning_rate=2e-3, save_every=250), batch)
     report = {
-        "training wordings": accuracy(reader, tokenizer, wordings_of(4000, seed=11)),
-        "held-out wordings": accuracy(reader, tokenizer, wordings_of(4000, seed=12, held_out=True)),
+        "training wordings": accuracy(reader, tokenizer, wordings_of(num_measured, seed=11)),
+        "held-out wordings": accuracy(reader, tokenizer, wordings_of(num_measured, seed=12, held_out=True)),
     }
     reader.encoder.save_pretrained(out / "text_encoder")
     torch.save({"queries": reader.queries.detach().cpu(), "heads": reader.heads.state_dict()}, out / "heads.pt")

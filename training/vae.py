@@ -96,7 +96,8 @@ def _fold(quantize: nn.Conv2d, dequantize: nn.Conv2d, mean: Tensor, std: Tensor)
 
 @torch.no_grad()
 def _latents_of(vae: AutoencoderKL, num_frames: int, batch: int) -> Tensor:
-    batches = (random_frames(batch, 5000 + 2 * index, vae.device) for index in range(max(1, num_frames // batch)))
+    batch = min(batch, num_frames)
+    batches = (random_frames(batch, 5000 + 2 * index, vae.device) for index in range(num_frames // batch))
     return torch.cat([vae.encode(frames).latent_dist.sample() for frames in batches])
 
 
@@ -104,7 +105,8 @@ def _latents_of(vae: AutoencoderKL, num_frames: int, batch: int) -> Tensor:
 def measure(vae: AutoencoderKL, num_frames: int = 1024, batch: int = 128) -> dict[str, float]:
     """Peak signal-to-noise ratio in dB of reconstructed frames (held-out combinations too), mean and worst frame."""
     ratios = []
-    for index in tqdm(range(max(1, num_frames // batch)), desc="measuring", leave=False):
+    batch = min(batch, num_frames)
+    for index in tqdm(range(num_frames // batch), desc="measuring", leave=False):
         frames = random_frames(batch, 9000 + 2 * index, vae.device, Split.ALL)
         decoded = vae.decode(vae.encode(frames).latent_dist.mode()).sample.clamp(-1, 1)
         squared = ((decoded - frames) / 2).square().mean(dim=(1, 2, 3))
@@ -113,14 +115,16 @@ def measure(vae: AutoencoderKL, num_frames: int = 1024, batch: int = 128) -> dic
     return {"psnr_mean": psnr.mean().item(), "psnr_worst": psnr.min().item()}
 
 
-def run(out: Path, device: torch.device, steps: int, batch: int, half: bool = False) -> dict[str, float]:
+def run(
+    out: Path, device: torch.device, steps: int, batch: int, half: bool = False, num_measured: int = 1024
+) -> dict[str, float]:
     """Train, normalise the latents, save `vae/` in `out` (diffusers layout), and return the measures."""
     torch.manual_seed(0)
     vae = new_vae()
     nn.Module.to(vae, device)
     pretrain(vae, LoopSettings(out, steps, learning_rate=1e-3), batch)
-    normalise_latents(vae)
-    report = measure(vae) | {"scaling_factor": vae.config["scaling_factor"]}
+    normalise_latents(vae, 4 * num_measured)
+    report = measure(vae, num_measured) | {"scaling_factor": vae.config["scaling_factor"]}
     report["parameters"] = sum(parameter.numel() for parameter in vae.parameters())
     nn.Module.to(vae, torch.float16 if half else torch.float32).save_pretrained(out / "vae")
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")

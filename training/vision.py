@@ -22,6 +22,7 @@ LEAST_GROWTH = 1.35  # last radius over first; scenes grow by 2.3
 LEAST_ROTATION_DEGREES = 35.0  # scenes turn by 90 and more
 LEAST_CONTRAST = 40.0  # RGB distance of shape and background
 LEAST_AREA = 12.0  # pixels
+LEAST_LIKENESS = 0.5  # of the best fitting shape; noise stays below it, rendered shapes are at 0.77 and more
 NUM_SHAPE_FRAMES = 6
 ROTATION_STEP_DEGREES = 4.0
 
@@ -53,7 +54,7 @@ class Attributes:
 
 
 def read_attributes(frames: NDArray[np.uint8]) -> Attributes | None:
-    """Read decoded frames (T, S, S, 3) of uint8 RGB; None where no shape stands out in at least half of them."""
+    """Read decoded frames (T, S, S, 3) of uint8 RGB; None where no shape is to be made out in half of them."""
     if frames.ndim != 4 or frames.shape[1] != frames.shape[2] or frames.shape[3] != 3 or len(frames) < 2:
         raise ValueError(
             f"got frames of shape {frames.shape}; square RGB frames (T, S, S, 3), at least two, are needed"
@@ -71,6 +72,8 @@ def read_attributes(frames: NDArray[np.uint8]) -> Attributes | None:
     masks, areas, times = masks[visible], areas[visible], np.linspace(0, 1, len(frames))[visible]
     centers = _centers(masks, areas)
     shape, likeness = _read_shape(masks, areas, centers)
+    if likeness < LEAST_LIKENESS:
+        return None
     rotation = _rotation_degrees(SHAPES.index(shape), masks, areas, centers, times)
     radius_first, radius_last = _line(times, np.sqrt(areas / UNIT_AREAS[shape]) * (2 / frames.shape[1]))
     ends = np.array([_line(times, centers[:, axis]) for axis in (0, 1)])
@@ -103,7 +106,8 @@ def _segment(pixels: Array, background: Array) -> tuple[Array, Array] | None:
         return None
     color = np.median(pixels[distances > 0.7 * strongest], axis=0)
     core = _shares(pixels, background, color) > 0.9
-    color = np.median(pixels[core], axis=0)
+    if core.any():
+        color = np.median(pixels[core], axis=0)
     shares = _shares(pixels, background, color)
     kept = np.stack([_dilate(_largest_piece(share > 0.5), 2) for share in shares])
     return np.where(kept & (shares > 0.08), shares, 0.0), color

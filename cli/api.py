@@ -9,7 +9,6 @@ import uvicorn
 from cli.listening import listen, url_of
 from jobs.settings import Settings
 from server.app import create_app
-from worker.errors import StartupError
 
 logger = logging.getLogger(__name__)
 
@@ -19,10 +18,8 @@ _GOODBYE_SECONDS = 5
 def run_server(settings: Settings, fd: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, on the listening socket `fd` where one is inherited.
 
-    Raises `StartupError` when there is no Redis server to use, or the address cannot be listened on.
+    Raises `ValueError` when there is no Redis server to use, `StartupError` when the address cannot be listened on.
     """
-    if settings.redis_url is None:
-        raise StartupError("the server needs a Redis server: set REDIS_URL, or use `framedit serve`, which brings one")
     app = create_app(settings)
     listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
     # uvicorn sends itself the signal again once it has shut down: the end is then a status, not a signal.

@@ -3,26 +3,32 @@
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 from jobs.cards import ModelCard
 from jobs.records import VideoRequest
 from jobs.settings import Settings
 from server.body import Fields
 from server.validation import CreateVideo, parse, resolve
-from worker.device import choose_device, choose_dtype
 from worker.errors import StartupError
 from worker.folders import find_checkpoints
-from worker.generate import make_video
-from worker.resident import load_model
 
 
-def generate(settings: Settings, output: Path, wishes: Mapping[str, object]) -> VideoRequest:
-    """Write the video to `output`, whole or not at all; the request as it was understood, with the seed that was used.
+@dataclass(frozen=True)
+class Plan:
+    """What to make, of which checkpoint, into which file."""
 
-    `wishes` are fields of the API's `POST /v1/videos`. Raises `FrameditError` or `ValueError` for what cannot be done.
+    folder: Path
+    card: ModelCard
+    request: VideoRequest
+    output: Path
+
+
+def plan(settings: Settings, output: Path, wishes: Mapping[str, object]) -> Plan:
+    """What `wishes`, which are fields of the API's `POST /v1/videos`, come to.
+
+    Raises `FrameditError` for what cannot be done, before anything heavy is loaded.
     """
     body = parse(CreateVideo, Fields({name: value for name, value in wishes.items() if value is not None}, typed=False))
     checkpoints = find_checkpoints(settings.checkpoints)
@@ -31,19 +37,30 @@ def generate(settings: Settings, output: Path, wishes: Mapping[str, object]) -> 
     if not output.parent.is_dir():
         raise StartupError(f"cannot write {output}: the folder {output.parent} does not exist")
     folder = next(folder for folder, candidate in checkpoints.items() if candidate is card)
+    return Plan(folder, card, request, output)
+
+
+def make(wanted: Plan, settings: Settings) -> None:
+    """Write the video, whole or not at all, with a progress bar on a terminal.
+
+    Raises `FrameditError` or `ValueError` for what the checkpoint or the device cannot do.
+    """
+    from tqdm import tqdm
+
+    from worker.device import choose_device, choose_dtype
+    from worker.generate import make_video
+    from worker.resident import load_model
+
     device = choose_device(settings.device)
-    model = load_model(folder, card, device, choose_dtype(settings.dtype, device))
+    model = load_model(wanted.folder, wanted.card, device, choose_dtype(settings.dtype, device))
+    steps = wanted.request.num_inference_steps
     with (
-        tempfile.TemporaryDirectory(prefix=".framedit-", dir=output.parent) as temporary,
-        tqdm(total=request.num_inference_steps, desc=card.id, unit="step", disable=not sys.stderr.isatty()) as bar,
+        tempfile.TemporaryDirectory(prefix=".framedit-", dir=wanted.output.parent) as temporary,
+        tqdm(total=steps, desc=wanted.card.id, unit="step", disable=not sys.stderr.isatty()) as bar,
     ):
-        make_video(request, model, Path(temporary) / output.name, lambda *_: _advance(bar))
-        (Path(temporary) / output.name).replace(output)
-    return request
-
-
-def _advance(bar: "tqdm[object]") -> None:
-    bar.update()
+        path = Path(temporary) / wanted.output.name
+        make_video(wanted.request, model, path, lambda *_: bar.update() and None)
+        path.replace(wanted.output)
 
 
 def _choose(cards: list[ModelCard], body: CreateVideo) -> ModelCard:

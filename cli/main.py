@@ -99,6 +99,7 @@ def server(
     with _errors_in_one_line():
         settings = _settings(port=port, host=host, data_dir=data_dir, redis_url=redis_url)
         _log("server", settings)
+        _require_redis(settings, "the server")
         from cli.api import run_server
 
         run_server(settings, fd)
@@ -120,6 +121,7 @@ def worker(
     with _errors_in_one_line():
         settings = _settings(checkpoints=checkpoints, data_dir=data_dir, device=device, redis_url=redis_url)
         _log("worker", settings)
+        _require_redis(settings, "a worker")
         from worker.main import run_worker
 
         run_worker(settings, burst=burst, name=name)
@@ -144,9 +146,9 @@ def generate(
     """Make one video here and now, without a server."""
     with _errors_in_one_line():
         settings = _settings(checkpoints=checkpoints, device=device)
-        from cli.generate import generate
+        from cli.generate import make, plan
 
-        request = generate(
+        wanted = plan(
             settings,
             output,
             {
@@ -162,6 +164,8 @@ def generate(
                 "fps": fps,
             },
         )
+        make(wanted, settings)
+        request = wanted.request
         typer.echo(f"{output}  {request.num_frames} frames at {request.fps} fps, {request.model}, seed {request.seed}")
 
 
@@ -226,6 +230,13 @@ def _settings(**given: Any) -> "Settings":
     except ValidationError as error:
         faults = (f"{fault['loc'][0]} is {fault['input']!r}: {fault['msg']}" for fault in error.errors())
         raise StartupError("; ".join(faults)) from None
+
+
+def _require_redis(settings: "Settings", who: str) -> None:
+    from worker.errors import StartupError
+
+    if settings.redis_url is None:
+        raise StartupError(f"{who} needs a Redis server: set REDIS_URL, or use `framedit serve`, which brings one")
 
 
 def _log(process: str, settings: "Settings") -> None:

@@ -33,7 +33,7 @@ def run_worker(settings: Settings, burst: bool = False, name: str | None = None)
     for settings under which no worker can run.
     """
     if settings.redis_url is None:
-        raise StartupError("a worker needs a Redis server: set REDIS_URL, or use `framedit serve`, which brings one")
+        raise StartupError("a worker needs a Redis server: redis_url is not set")
     redis = connect(settings.redis_url, settings.redis_timeout_seconds)
     device = choose_device(settings.device)
     models = load_models(settings.checkpoints, device, choose_dtype(settings.dtype, device))

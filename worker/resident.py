@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from jobs.cards import ModelCard
 from models.checkpoint.load import Checkpoint, load_checkpoint
@@ -34,7 +35,7 @@ def load_model(folder: Path, card: ModelCard, device: torch.device, dtype: torch
     logger.info("loading %s from %s on %s as %s", card.id, folder, device, str(dtype).removeprefix("torch."))
     try:
         checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SafetensorError) as error:
         raise StartupError(f"the checkpoint in {folder} cannot be loaded: {error}") from error
     check_card(card, checkpoint, folder)
     return ResidentModel(card, checkpoint)

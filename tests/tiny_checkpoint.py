@@ -38,7 +38,7 @@ def tiny_card(model: str = "tiny", max_inference_steps: int = 1000) -> ModelCard
 def make_tiny_checkpoint(folder: Path, card: ModelCard | None = None) -> Path:
     """Write the checkpoint into `folder`, which is made; its weights are the same each time."""
     torch.manual_seed(0)
-    transformer = Transformer(_config())
+    transformer = Transformer(tiny_config())
     for parameter in transformer.parameters():  # fresh ones start as the identity, which hides mistakes
         torch.nn.init.normal_(parameter, std=0.05)
     vae = AutoencoderKL(
@@ -56,7 +56,7 @@ def make_tiny_checkpoint(folder: Path, card: ModelCard | None = None) -> Path:
     return folder
 
 
-def _config() -> TransformerConfig:
+def tiny_config() -> TransformerConfig:
     return TransformerConfig(
         conditioning=Conditioning.CLASS,
         layout=Layout.ALTERNATING,

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 60.0
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout_seconds: float = 30.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, timeout_seconds: float = 90.0) -> Any:
     """The first true value of `condition`."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
@@ -64,7 +64,8 @@ class Serve:
     http: httpx.Client
 
     def post(self, **fields: Any) -> dict[str, Any]:
-        answer = self.http.post("/v1/videos", json={"model": "tiny", "class_label": "right", "seed": 7} | fields)
+        body = {"model": "tiny", "class_label": "right", "seed": 7} if "model" not in fields else {"seed": 7}
+        answer = self.http.post("/v1/videos", json=body | fields)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
@@ -79,7 +80,7 @@ class Serve:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def wait_until(self, video_id: str, *states: str, timeout_seconds: float = 30.0) -> dict[str, Any]:
+    def wait_until(self, video_id: str, *states: str, timeout_seconds: float = 90.0) -> dict[str, Any]:
         def reached() -> dict[str, Any] | None:
             video = self.get(video_id)
             return video if video["status"] in states else None

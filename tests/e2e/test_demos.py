@@ -1,0 +1,47 @@
+"""The two demo checkpoints through the whole system: what was asked for is to be seen in the MP4."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import REPOSITORY, serving
+from tests.mp4 import decode_mp4
+from training.vision import read_attributes
+
+CHECKPOINTS = REPOSITORY / "checkpoints"
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
+    pytest.mark.skipif(not CHECKPOINTS.is_dir(), reason="the demo checkpoints are not here"),
+]
+
+REQUESTS: list[tuple[dict[str, Any], dict[str, str]]] = [
+    (
+        {"model": "demo-text", "prompt": "a red circle moving right on a black background"},
+        {"color": "red", "shape": "circle", "motion": "moving right", "background": "black"},
+    ),
+    (
+        {"model": "demo-text", "prompt": "a large blue square moving up on a gray background"},
+        {"color": "blue", "shape": "square", "motion": "moving up", "background": "gray"},
+    ),
+    ({"model": "demo-class", "class_label": "star-left"}, {"shape": "star", "motion": "moving left"}),
+]
+
+
+def test_what_was_asked_for_is_to_be_seen(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", CHECKPOINTS) as served:
+        videos = [served.post(**request) for request, _ in REQUESTS]
+        for video, (request, expected) in zip(videos, REQUESTS, strict=True):
+            done = served.wait_until(video["id"], "completed", "failed", timeout_seconds=120)
+            assert done["status"] == "completed", done
+            path = tmp_path / f"{video['id']}.mp4"
+            path.write_bytes(served.http.get(f"/v1/videos/{video['id']}/content").content)
+            decoded = decode_mp4(path)
+            width, height = map(int, done["size"].split("x"))
+            assert decoded.frames.shape == (done["num_frames"], height, width, 3)
+            assert decoded.fps == done["fps"]
+            seen = read_attributes(decoded.frames)
+            assert seen is not None, request
+            assert {name: getattr(seen, name) for name in expected} == expected, request

@@ -36,7 +36,7 @@ clean:
 # that pip is configured with decides whether it is a build for CPUs or for CUDA.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || \
-		{ echo "make: Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing):" \
+		{ echo "make: Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing):" \
 		"choose one with 'make PYTHON=/path/to/python3.11'" >&2; exit 1; }
 	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet torch -c constraints.txt

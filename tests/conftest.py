@@ -11,6 +11,17 @@ from jobs.cards import ModelCard
 from jobs.connection import connect
 from jobs.store import VideoStore
 
+TESTS = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden-dir",
+        type=Path,
+        default=TESTS / "golden",
+        help="folder of golden files for tests/golden (default: the ones that ship with the tests)",
+    )
+
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

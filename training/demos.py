@@ -12,11 +12,16 @@ LATENT_SIZE = 8
 
 @dataclass(frozen=True)
 class Demo:
-    """A demo model: `motions` are those of its training scenes."""
+    """A demo model: `motions` are those of its training scenes; sampler, steps and guidance are its defaults."""
 
     name: str
+    description: str
     config: TransformerConfig
     motions: tuple[str, ...]
+    sampler: str
+    num_inference_steps: int
+    guidance_scale: float
+    examples: tuple[str, ...] = ()
 
 
 def _config(conditioning: Conditioning, depth: int, width: int, heads: int) -> TransformerConfig:
@@ -39,6 +44,29 @@ def _config(conditioning: Conditioning, depth: int, width: int, heads: int) -> T
 
 
 DEMOS = {
-    "text": Demo("demo-text", _config(Conditioning.TEXT, depth=6, width=256, heads=8), MOTIONS),
-    "class": Demo("demo-class", _config(Conditioning.CLASS, depth=6, width=256, heads=8), DIRECTIONS),
+    "text": Demo(
+        name="demo-text",
+        description="Coloured shapes that move, spin, grow or shrink, from a sentence. A small FrameDiT-H.",
+        config=_config(Conditioning.TEXT, depth=6, width=256, heads=8),
+        motions=MOTIONS,
+        sampler="dpmpp_2m",
+        num_inference_steps=24,
+        guidance_scale=4.0,
+        examples=(
+            "a red circle moving right on a black background",
+            "a large yellow star spinning on a navy background",
+            "a small cyan triangle moving up on a brown background",
+            "a white square growing on a gray background",
+            "purple star that slides to the left, on black",
+        ),
+    ),
+    "class": Demo(
+        name="demo-class",
+        description="A circle, square, triangle or star that moves left, right, up or down. A small FrameDiT-H.",
+        config=_config(Conditioning.CLASS, depth=6, width=256, heads=8),
+        motions=DIRECTIONS,
+        sampler="dpmpp_2m",
+        num_inference_steps=24,
+        guidance_scale=3.0,
+    ),
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, T5EncoderModel
 
@@ -18,11 +18,11 @@ from training.conditions import DROPOUT, ConditionOf, class_conditions, make_pro
 from training.demos import DEMOS
 from training.initialize import initialize
 from training.latents import LatentDataset
-from training.loop import LoopSettings, autocast, pick_device, train
+from training.loop import LoopSettings, pick_device, train
 from training.losses import diffusion_losses, terms_of
 
 WORDINGS = 3
-EMA_DECAY = 0.9995
+EMA_DECAY = 0.998
 
 
 class Averaged(nn.Module):
@@ -60,18 +60,24 @@ def train_diffusion(
         averaged.follow(step)
         torch.manual_seed(step)
         indices = torch.randint(len(dataset), (batch,), device=device)
-        timesteps = torch.randint(schedule.num_train_timesteps, (batch,), device=device)
+        timesteps = draw_timesteps(batch, schedule.num_train_timesteps, device)
         clean = dataset.latents[indices].float()
         noise = torch.randn_like(clean)
         at = terms.at(timesteps)
         condition = condition_of(indices, torch.rand(batch, device=device) < DROPOUT)
-        with autocast(device):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
             output = forward(at.signal * clean + at.noise * noise, timesteps, condition)
         return diffusion_losses(output, clean, noise, terms, timesteps)
 
     averaged.model.train()
     train(settings, averaged, loss_of_step)
     averaged.follow(settings.steps)
+
+
+def draw_timesteps(batch: int, steps: int, device: torch.device) -> Tensor:
+    """Timesteps (batch,), evenly spread over a density that rises with the noise: there a scene is decided."""
+    quantiles = (torch.arange(batch, device=device) + torch.rand(batch, device=device)) / batch
+    return (quantiles.sqrt() * steps).long().clamp(max=steps - 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,23 +90,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--start-from", type=Path, default=None, help="weights to begin with (a model.safetensors)")
     parser.add_argument("--compile", action="store_true", help="compile the model (worth its minute on a GPU)")
     options = parser.parse_args(arguments)
     device, demo = pick_device(options.device), DEMOS[options.demo]
     out = options.out or Path("build/training") / options.demo
-    dataset = LatentDataset.load(options.latents).to(device)
+    dataset = LatentDataset.load(options.latents).showing(demo.motions).to(device)
     if demo.config.conditioning is Conditioning.CLASS:
         condition_of = class_conditions(dataset)
     else:
         tokenizer = AutoTokenizer.from_pretrained(options.text / "tokenizer")
-        encoder = T5EncoderModel.from_pretrained(options.text / "text_encoder").to(device).eval()
+        encoder: T5EncoderModel = nn.Module.to(T5EncoderModel.from_pretrained(options.text / "text_encoder"), device)
         condition_of = text_conditions(make_prompt_pool(dataset, tokenizer, WORDINGS, seed=0).to(device), encoder)
     torch.manual_seed(0)
     model = Transformer(demo.config)
-    initialize(model)
+    if options.start_from:
+        model.load_state_dict(load_file(options.start_from))
+    else:
+        initialize(model)
     averaged = Averaged(model).to(device)
     print(f"{demo.name}: {count_parameters(model):,} parameters, {len(dataset):,} videos, on {device}")
-    settings = LoopSettings(out, options.steps, options.learning_rate, warmup_steps=500, save_every=1000, log_every=50)
+    settings = LoopSettings(out, options.steps, options.learning_rate, warmup_steps=200, save_every=200, log_every=20)
     forward: Forward = torch.compile(model) if options.compile else model
     train_diffusion(averaged, forward, dataset, condition_of, settings, options.batch)
     weights = {name: tensor.half().cpu().contiguous() for name, tensor in averaged.average.state_dict().items()}

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.loop import autocast, pick_device
-from training.scenes import DIRECTIONS, MOTIONS, Scene, Split, draw_scenes
+from training.scenes import ATTRIBUTES, DIRECTIONS, MOTIONS, Scene, Split, draw_scenes
 from training.world import render
 
 _SEED_STRIDE = 1_000_003
@@ -34,6 +34,12 @@ class LatentDataset:
 
     def scene(self, index: int) -> Scene:
         return Scene.from_row(self.scenes[index].tolist())
+
+    def showing(self, motions: Sequence[str]) -> "LatentDataset":
+        """Only the videos whose scene has one of the motions."""
+        wanted = torch.tensor([MOTIONS.index(motion) for motion in motions], device=self.scenes.device)
+        kept = torch.isin(self.scenes[:, ATTRIBUTES.index("motion")], wanted)
+        return LatentDataset(self.latents[kept], self.scenes[kept])
 
     def to(self, device: torch.device | str) -> "LatentDataset":
         return LatentDataset(self.latents.to(device), self.scenes.to(device))

@@ -42,11 +42,10 @@ class Concat(nn.Module):
         self.linear = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
-        # The two halves of one product, summed in place: nothing is concatenated.
+        # The two halves of one product: nothing is concatenated.
         of_local, of_matrix = self.linear.weight.chunk(2, dim=1)
-        fused = F.linear(local, of_local, self.linear.bias)
-        flat = fused.view(-1, fused.shape[-1])
-        return flat.addmm_(matrix.reshape(flat.shape), of_matrix.t()).view_as(x)
+        fused = F.linear(local, of_local, self.linear.bias).flatten(0, 2)
+        return torch.addmm(fused, matrix.flatten(0, 2), of_matrix.t()).view_as(x)
 
 
 class Sum(nn.Module):

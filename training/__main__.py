@@ -35,8 +35,8 @@ def stages(build: Path, checkpoints: Path, device: str, quick: bool) -> list[Sta
         ),
     ]
     for key, demo in DEMOS.items():
-        weights, folder = build / key / "model.safetensors", checkpoints / demo.name
-        sources = ["--latents", str(videos), "--text", str(text), "--out", str(build / key)]
+        weights, folder = build / demo.name / "model.safetensors", checkpoints / demo.name
+        sources = ["--latents", str(videos), "--text", str(text), "--out", str(build / demo.name)]
         parts = ["--weights", str(weights), "--vae", str(vae_out / "vae"), "--text", str(text), "--output", str(folder)]
         report = build / f"evaluate-{demo.name}.json"
         sample = ["--number", "2", "--steps", "2"] if quick else []

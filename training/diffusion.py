@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("demo", choices=DEMOS)
     parser.add_argument("--latents", type=Path, default=Path("build/training/latents.safetensors"))
     parser.add_argument("--text", type=Path, default=Path("build/training/text"))
-    parser.add_argument("--out", type=Path, default=None, help="default: build/training/DEMO")
+    parser.add_argument("--out", type=Path, default=None, help="default: build/training/demo-DEMO")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=32)
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="compile the model (worth its minute on a GPU)")
     options = parser.parse_args(arguments)
     device, demo = pick_device(options.device), DEMOS[options.demo]
-    out = options.out or Path("build/training") / options.demo
+    out = options.out or Path("build/training") / demo.name
     dataset = LatentDataset.load(options.latents).showing(demo.motions).to(device)
     if demo.config.conditioning is Conditioning.CLASS:
         condition_of = class_conditions(dataset)
@@ -110,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         initialize(model)
     averaged = Averaged(model).to(device)
     print(f"{demo.name}: {count_parameters(model):,} parameters, {len(dataset):,} videos, on {device}")
-    settings = LoopSettings(out, options.steps, options.learning_rate, warmup_steps=200, save_every=200, log_every=20)
+    warmup = min(500, options.steps // 20)
+    settings = LoopSettings(out, options.steps, options.learning_rate, warmup, save_every=200, log_every=20)
     forward: Forward = torch.compile(model) if options.compile else model
     train_diffusion(averaged, forward, dataset, condition_of, settings, options.batch)
     weights = {name: tensor.half().cpu().contiguous() for name, tensor in averaged.average.state_dict().items()}

@@ -65,14 +65,16 @@ def package(demo: Demo, weights: Path, vae: Path, text: Path, output: Path) -> N
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demo", choices=DEMOS)
-    parser.add_argument("--weights", type=Path, default=None, help="default: build/training/DEMO/model.safetensors")
+    parser.add_argument(
+        "--weights", type=Path, default=None, help="default: build/training/demo-DEMO/model.safetensors"
+    )
     parser.add_argument("--vae", type=Path, default=Path("build/training/vae/vae"))
     parser.add_argument("--text", type=Path, default=Path("build/training/text"))
     parser.add_argument("--output", type=Path, default=None, help="default: checkpoints/demo-DEMO")
     options = parser.parse_args(arguments)
     demo = DEMOS[options.demo]
     output = options.output or Path("checkpoints") / demo.name
-    weights = options.weights or Path("build/training") / options.demo / "model.safetensors"
+    weights = options.weights or Path("build/training") / demo.name / "model.safetensors"
     package(demo, weights, options.vae, options.text, output)
     print(f"wrote {output}: {sum(file.stat().st_size for file in output.rglob('*')) / 1e6:.1f} MB")
 

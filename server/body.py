@@ -33,7 +33,7 @@ async def read_fields(request: Request) -> Fields:
             f"the content type is {content_type or 'missing'!r}; send application/json or multipart/form-data",
             code="unsupported_content_type",
         )
-    values = await _read_form(request) if is_form else _parse_object(await request.body())
+    values = await _form_values(request) if is_form else _parse_object(await request.body())
     return Fields({name: value for name, value in values.items() if value is not None}, typed=not is_form)
 
 
@@ -64,6 +64,16 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "its text is not valid Unicode"
     return "it is nested too deeply" if isinstance(error, RecursionError) else "a number in it is not allowed"
+
+
+async def _form_values(request: Request) -> dict[str, Any]:
+    try:
+        values = await _read_form(request)
+        # A charset of the client's choice can make a lone surrogate of it, as in JSON, or nothing at all.
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeError as error:
+        raise InvalidRequestError(f"the form cannot be read: {_reason(error)}", code="malformed_body") from None
+    return values
 
 
 async def _read_form(request: Request) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from jobs import errors
 
@@ -73,6 +74,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RedisError, _on_redis_error)
+    app.add_exception_handler(ClientDisconnect, _on_client_disconnect)
     app.add_exception_handler(Exception, _on_anything_else)
 
 
@@ -123,6 +125,11 @@ def _on_redis_error(request: Request, error: Exception) -> JSONResponse:
     message = "the job store does not answer; nothing is known of what was asked for, try again soon"
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return _answer(HTTPStatus.SERVICE_UNAVAILABLE, message, "job_store_unavailable", headers=headers)
+
+
+def _on_client_disconnect(request: Request, error: Exception) -> JSONResponse:
+    # Nobody is there to read this: it keeps a client that goes away from being logged as a failure of the server.
+    return _answer(HTTPStatus.BAD_REQUEST, "the connection ended before the body did", "malformed_body")
 
 
 def _on_anything_else(request: Request, error: Exception) -> JSONResponse:

@@ -22,7 +22,7 @@ def _from_json(value: object) -> object:
     """In a form, an object may be written as JSON."""
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

@@ -1,5 +1,6 @@
 """Every bad value is a 400 that names the field, what was got and what is allowed."""
 
+import socket
 from typing import Any
 
 import httpx
@@ -120,6 +121,8 @@ def test_json_that_was_sent_as_a_form_is_recognized(http: httpx.Client) -> None:
         ([("seed", (None, "1")), ("seed", (None, "2"))], "seed"),
         ([("metadata[a]", (None, "1")), ("metadata", (None, "2"))], "metadata"),
         ([("metadata", (None, "1")), ("metadata[a]", (None, "2"))], "metadata[a]"),
+        ([("metadata", (None, "[" * 20_000))], "metadata"),
+        ([("metadata", (None, '{"a": "\\ud800"}'))], "metadata"),
         ([("input_reference", ("a.png", b"png", "image/png"))], "input_reference"),
     ],
 )
@@ -135,6 +138,27 @@ def test_a_form_that_breaks_off_is_explained(http: httpx.Client) -> None:
     answer = http.post("/v1/videos", content=b"--b\r\nnonsense", headers=headers)
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("charset", ["undefined", "unicode_escape"])
+def test_a_form_in_a_charset_that_makes_no_text_is_explained(http: httpx.Client, charset: str) -> None:
+    headers = {"content-type": f"multipart/form-data; boundary=b; charset={charset}"}
+    body = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n\\ud800\r\n--b--\r\n'
+    answer = http.post("/v1/videos", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "malformed_body"
+
+
+def test_a_client_that_goes_away_is_no_failure_of_the_server(
+    http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /v1/videos HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+    with socket.create_connection((http.base_url.host, http.base_url.port)) as connection:
+        connection.sendall(head + b"{")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1000):
+            pass
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -72,13 +72,15 @@ class ModelCard(BaseModel):
 def read_card(folder: Path) -> ModelCard:
     """The card of a checkpoint folder.
 
-    :raises InvalidCardError: when there is none, or it is not a card; names the file and the fields.
+    :raises InvalidCardError: when there is none, or it cannot be read, or is not a card; names the file and the fields.
     """
     path = folder / CARD_FILE
     try:
         return ModelCard.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise InvalidCardError(f"{folder} has no {CARD_FILE}: is it a checkpoint folder?") from None
+    except OSError as error:
+        raise InvalidCardError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
         raise InvalidCardError(f"{path} is not a model card: {faults}") from None

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from jobs.cards import ModelCard
 from models.checkpoint.load import Checkpoint, load_checkpoint
 from models.sampling.samplers import SAMPLERS
 from worker.errors import StartupError
-from worker.folders import find_checkpoints
+from worker.folders import find_checkpoints, read_usable
 
 logger = logging.getLogger(__name__)
 
@@ -25,18 +24,22 @@ class ResidentModel:
 def load_models(root: Path, device: torch.device, dtype: torch.dtype) -> dict[str, ResidentModel]:
     """Every checkpoint in `root`, by the id of its card.
 
-    Raises `StartupError` for a checkpoint that cannot be loaded or whose card promises what it cannot do.
+    One that cannot be loaded, or whose card promises what it cannot do, is left out, and the log says why. Raises
+    `StartupError` when none is left.
     """
-    return {card.id: load_model(folder, card, device, dtype) for folder, card in find_checkpoints(root).items()}
+    cards = find_checkpoints(root)
+    models = read_usable(cards, lambda folder: load_model(folder, cards[folder], device, dtype))
+    return {model.card.id: model for model in models.values()}
 
 
 def load_model(folder: Path, card: ModelCard, device: torch.device, dtype: torch.dtype) -> ResidentModel:
-    """The checkpoint in `folder`, checked against its card; raises `StartupError` as `load_models` does."""
+    """The checkpoint in `folder`, checked against its card; raises `StartupError` when it cannot be used."""
     logger.info("loading %s from %s on %s as %s", card.id, folder, device, str(dtype).removeprefix("torch."))
     try:
         checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
-    except (ValueError, OSError, SafetensorError) as error:
-        raise StartupError(f"the checkpoint in {folder} cannot be loaded: {error}") from error
+    except Exception as error:  # what the libraries raise at a broken file is no short list
+        logger.debug("%s", folder, exc_info=error)
+        raise StartupError(f"the checkpoint in {folder} cannot be loaded: {type(error).__name__}: {error}") from error
     check_card(card, checkpoint, folder)
     return ResidentModel(card, checkpoint)
 

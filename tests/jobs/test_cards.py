@@ -18,6 +18,12 @@ def test_a_folder_without_a_card_is_named(tmp_path: Path) -> None:
         read_card(tmp_path)
 
 
+def test_a_card_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "card.json").mkdir()
+    with pytest.raises(InvalidCardError, match=r"card\.json cannot be read: Is a directory"):
+        read_card(tmp_path)
+
+
 def test_a_bad_card_names_its_fields(tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text('{"id": "x", "fps": 0}')
     with pytest.raises(InvalidCardError, match=r"fps: .*num_inference_steps: Field required"):

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from jobs.cards import ModelCard, write_card
-from jobs.errors import InvalidCardError
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
 from worker.device import choose_device, choose_dtype
 from worker.errors import StartupError
@@ -25,19 +24,30 @@ def test_every_folder_with_a_card_is_found_and_others_are_passed(tmp_path: Path)
     assert list(find_checkpoints(tmp_path / "a")) == [tmp_path / "a"]
 
 
-def test_two_folders_with_the_same_model_are_refused(tmp_path: Path) -> None:
+def test_of_two_folders_with_the_same_model_the_first_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
         write_card(tmp_path / name, tiny_card())
-    with pytest.raises(StartupError, match=r"a and .*b are both the model 'tiny'"):
-        find_checkpoints(tmp_path)
+    assert list(find_checkpoints(tmp_path)) == [tmp_path / "a"]
+    assert f"{tmp_path / 'a'} and {tmp_path / 'b'} are both the model 'tiny'" in caplog.text
 
 
-def test_a_card_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "card.json").write_text("{}")
-    with pytest.raises(InvalidCardError, match=r"a/card\.json is not a model card"):
+def test_a_card_that_is_none_is_left_out_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_text("{}")
+    with pytest.raises(StartupError, match=r"a/card\.json is not a model card.*b/card\.json is not a model card"):
         find_checkpoints(tmp_path)
+    write_card(tmp_path / "b", tiny_card())
+    assert list(find_checkpoints(tmp_path)) == [tmp_path / "b"]
+    assert "a/card.json is not a model card" in caplog.text
+
+
+def test_a_conversion_that_is_going_on_is_passed(tmp_path: Path) -> None:
+    for name in (".tiny.x1", "tiny"):
+        (tmp_path / name).mkdir()
+        write_card(tmp_path / name, tiny_card())
+    assert list(find_checkpoints(tmp_path)) == [tmp_path / "tiny"]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +80,18 @@ def test_a_checkpoint_whose_weights_are_cut_off_is_refused_by_name(tmp_path: Pat
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(StartupError, match="tiny cannot be loaded"):
         load_models(tmp_path, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize("spoiled", ["model.safetensors", "config.json", "vae/config.json"])
+def test_a_broken_checkpoint_is_left_out_by_name(
+    tmp_path: Path, checkpoints: Path, caplog: pytest.LogCaptureFixture, spoiled: str
+) -> None:
+    for name in ("broken", "sound"):
+        shutil.copytree(checkpoints / "tiny", tmp_path / name)
+        write_card(tmp_path / name, tiny_card(name))
+    (tmp_path / "broken" / spoiled).write_text("[1]")
+    assert list(load_models(tmp_path, torch.device("cpu"), torch.float32)) == ["sound"]
+    assert f"left out: the checkpoint in {tmp_path / 'broken'} cannot be loaded: " in caplog.text
 
 
 def test_auto_is_the_accelerator_where_there_is_one() -> None:

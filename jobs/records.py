@@ -92,12 +92,13 @@ class VideoRecord(BaseModel):
     artifact: Artifact | None = None
 
 
-def new_video_id(created_at: float) -> str:
+def new_video_id(created_at: float, index: int = 0) -> str:
     """`video_` and 32 hexadecimal digits: 14 of the time in microseconds, 18 random.
 
-    Ids sort by age, so that a list can go on after an id even when that video has been deleted.
+    Ids sort by age, so that a list can go on after an id even when that video has been deleted. `index` is the place
+    among videos asked for at once, which is a microsecond each: the sum of two floats would round some of it away.
     """
-    return f"video_{int(created_at * 1e6):014x}{secrets.token_hex(9)}"
+    return f"video_{int(created_at * 1e6) + index:014x}{secrets.token_hex(9)}"
 
 
 def is_video_id(text: str) -> bool:
@@ -114,7 +115,7 @@ def new_records(
     """`count` records of the same request, seeds counting up (and round) from the request's."""
     return [
         VideoRecord(
-            id=new_video_id(created_at + i * 1e-6),
+            id=new_video_id(created_at, i),
             request=request.model_copy(update={"seed": (request.seed + i) % (MAX_SEED + 1)}),
             created_at=created_at,
             steps=request.num_inference_steps,

@@ -18,7 +18,7 @@ _QUALITY = 16
 
 
 class EncodeError(FrameditError):
-    """ffmpeg could not write the video; the message carries what it said."""
+    """ffmpeg could not write the video; the message carries what it said, without the paths of this machine."""
 
     code = "encode_failed"
 
@@ -44,10 +44,10 @@ def write_mp4(frames: NDArray[np.uint8], path: Path, fps: float) -> None:
         raise EncodeError(f"ffmpeg did not finish within {_TIMEOUT_SECONDS:.0f} s") from error
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise EncodeError(f"ffmpeg could not be run: {error}") from error
+        raise EncodeError(f"ffmpeg could not be run: {error.strerror}") from error
     if result.returncode != 0:
         path.unlink(missing_ok=True)
-        raise EncodeError(f"ffmpeg {_how_it_ended(result.returncode)}: {_last_lines(result.stderr)}")
+        raise EncodeError(f"ffmpeg {_how_it_ended(result.returncode)}: {_last_lines(result.stderr, path)}")
 
 
 def _check(frames: NDArray[np.uint8], fps: float) -> None:
@@ -74,6 +74,6 @@ def _how_it_ended(returncode: int) -> str:
     return f"was killed by signal {-returncode}" if returncode < 0 else f"ended with status {returncode}"
 
 
-def _last_lines(stderr: bytes) -> str:
-    lines = stderr.decode(errors="replace").strip().splitlines()
+def _last_lines(stderr: bytes, path: Path) -> str:
+    lines = stderr.decode(errors="replace").replace(str(path), path.name).strip().splitlines()
     return " | ".join(lines[-3:]) or "it said nothing"

@@ -172,8 +172,10 @@ class VideoWorker(BaseWorker):
                 logger.error("job %s names %r, which is no task of this worker: dropped", claim.job.id, name)
         except RedisError as error:
             logger.error("job %s: Redis is away, left to be recovered: %s", claim.job.id, error)
-        finally:
-            self.executions.pop(claim.execution.id, None)
+        except Exception:
+            # One job must not end the worker; its video comes back when the lease is gone, as after a crash.
+            logger.exception("job %s: left to be recovered", claim.job.id)
+        self.executions.pop(claim.execution.id, None)
         self._end(claim)
 
     def _end(self, claim: Claim) -> None:

@@ -99,7 +99,10 @@ def _deliver(place: Workplace, record: VideoRecord, artifact: Artifact, timings:
         return
     logger.info("%s: finished, but no longer wanted", record.id)
     if not _patiently(place, lambda: _is_anothers(place, record.id)):
-        place.artifacts.delete(record.id)
+        try:
+            place.artifacts.delete(record.id)
+        except ArtifactStoreError as error:
+            logger.warning("%s: its file is left behind: %s", record.id, error)
 
 
 def _is_anothers(place: Workplace, video_id: str) -> bool:

@@ -145,6 +145,20 @@ def test_a_job_that_cannot_be_read_stops_nobody(redis: Redis, store: VideoStore,
     assert run(redis) == [healthy.id]
 
 
+def test_a_job_that_raises_stops_nobody(redis: Redis, store: VideoStore, caplog: pytest.LogCaptureFixture) -> None:
+    store.create(make_record(), make_record())
+    ran: list[str] = []
+
+    def fail(job_id: str) -> None:
+        ran.append(job_id)
+        raise RuntimeError("out of luck")
+
+    worker_for(redis, fail).work(burst=True)
+    assert len(ran) == 2
+    assert caplog.text.count("RuntimeError: out of luck") == 2
+    assert nothing_left(redis)
+
+
 def test_a_job_enqueued_again_while_it_ran_is_not_lost(redis: Redis, store: VideoStore) -> None:
     record = make_record()
     store.create(record)

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 import worker.generate
 import worker.tasks
 from jobs.artifacts import ArtifactStore
-from jobs.errors import VideoNotFoundError
+from jobs.errors import ArtifactStoreError, VideoNotFoundError
 from jobs.records import Timings, VideoRequest
 from jobs.store import VideoStore
 from tests.mp4 import decode_mp4
@@ -100,6 +100,23 @@ def test_delete_while_the_file_is_stored_leaves_no_file(bench: Bench) -> None:
     root = bench.place.artifacts.path(record.id).parent.parent
     generate(replace(bench.place, artifacts=DeletedMeanwhile(root)), record.id)
     assert not bench.place.artifacts.path(record.id).parent.exists()
+
+
+def test_files_that_cannot_be_removed_are_left_behind(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    record = bench.queue()
+
+    class CancelledMeanwhile(ArtifactStore):
+        def write(self, *args: object) -> object:  # type: ignore[override]
+            artifact = super().write(*args)  # type: ignore[arg-type]
+            bench.place.store.cancel(record.id)
+            return artifact
+
+        def delete(self, video_id: str) -> None:
+            raise ArtifactStoreError(f"cannot remove the files of {video_id}")
+
+    root = bench.place.artifacts.path(record.id).parent.parent
+    generate(replace(bench.place, artifacts=CancelledMeanwhile(root)), record.id)
+    assert f"left behind: cannot remove the files of {record.id}" in caplog.text
 
 
 def test_a_video_taken_by_another_worker_keeps_its_file(bench: Bench) -> None:

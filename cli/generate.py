@@ -34,6 +34,8 @@ def plan(settings: Settings, output: Path, wishes: Mapping[str, object]) -> Plan
     checkpoints = find_checkpoints(settings.checkpoints)
     card = _choose(list(checkpoints.values()), body)
     request = resolve(body, card)
+    if output.is_dir():
+        raise StartupError(f"cannot write {output}: it is a folder; name a file in it")
     if not output.parent.is_dir():
         raise StartupError(f"cannot write {output}: the folder {output.parent} does not exist")
     folder = next(folder for folder, candidate in checkpoints.items() if candidate is card)

@@ -89,7 +89,13 @@ def _make_known(settings: Settings, cards: Iterable[ModelCard]) -> None:
             for card in cards:
                 announce(redis, card, "serve", ttl_seconds=0)
     except RedisError as error:
-        raise StartupError(f"the Redis server at {settings.redis_url} does not answer: {error}") from error
+        raise StartupError(f"the Redis server at {_public(settings.redis_url)} does not answer: {error}") from error
+
+
+def _public(url: str) -> str:
+    """Without the parts that may hold a password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def _release(settings: Settings, worker_name: str) -> None:

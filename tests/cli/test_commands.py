@@ -92,6 +92,14 @@ def test_what_cannot_work_is_one_clear_line(arguments: tuple[str, ...], message:
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_redis_that_does_not_answer_is_named_without_its_password(checkpoints: Path, tmp_path: Path) -> None:
+    url = "redis://:secret@127.0.0.1:1/0?password=secret"
+    result = framedit("serve", "--port", "0", "--data-dir", tmp_path, "--checkpoints", checkpoints, REDIS_URL=url)
+    assert result.returncode == 2
+    assert result.stderr.startswith("framedit: the Redis server at redis://127.0.0.1:1/0 does not answer: Error 111")
+    assert "secret" not in result.stderr
+
+
 def test_a_setting_that_is_no_value_is_named() -> None:
     result = framedit("serve", FRAMEDIT_MAX_ATTEMPTS="none")
     assert result.returncode == 2
@@ -109,6 +117,8 @@ def test_generate_refuses_as_the_api_does_before_it_loads_anything(checkpoints: 
     assert "no model 'x'; there are tiny" in framedit(*arguments, "--model", "x").stderr
     missing = framedit(*arguments[:-1], tmp_path / "nowhere" / "out.mp4", "--class", "0")
     assert f"the folder {tmp_path / 'nowhere'} does not exist" in missing.stderr
+    folder = framedit(*arguments[:-1], tmp_path, "--class", "0")
+    assert f"cannot write {tmp_path}: it is a folder" in folder.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -28,12 +28,15 @@ class Maintenance:
         """Look through the unfinished records once. Raises `RedisError` when Redis is away."""
         # Records first, leases after: what was taken in between has a lease by then.
         records = self._store.unfinished()
-        leased = leased_jobs(self._redis, _queues(self._redis, records))
+        queues = _queues(self._redis, records)
+        leased = leased_jobs(self._redis, queues)
         idle = [record for record in records if record.id not in leased]
         for record in idle:
             if record.status == "in_progress":
                 self._recover(record)
-        self._enqueue_lost([record for record in idle if record.status == "queued"])
+        # All of each queue at once: to look for one record after the other takes the square of their number.
+        waiting = {job_id for queue in queues for job_id in queue.job_ids}
+        self._enqueue_lost([record for record in idle if record.status == "queued" and record.id not in waiting])
 
     def _recover(self, record: VideoRecord) -> None:
         """A worker started it and is gone: try again, unless it may be what ends the workers."""
@@ -49,8 +52,7 @@ class Maintenance:
 
         Twice, because between two looks a job can be on its way from the queue to a worker.
         """
-        waiting = job_queue.positions(self._redis, records)
-        lost = {record.id: record for record in records if record.id not in waiting}
+        lost = {record.id: record for record in records}
         for video_id in lost.keys() & self._suspects:
             logger.warning("%s: queued without a job, queued again", video_id)
             with self._redis.pipeline() as pipe:

@@ -91,6 +91,16 @@ def test_a_queued_record_without_a_job_gets_one_when_seen_twice(
     assert queued(redis) == [lost.id, waiting.id]
 
 
+def test_a_long_queue_is_read_at_once(redis: Redis, store: VideoStore, maintenance: Maintenance) -> None:
+    """Redis searches a list from its head: a search for each record would hold up everybody, heartbeats too."""
+    store.create(*[make_record() for _ in range(20)])
+    redis.config_resetstat()
+    maintenance.run()
+    calls = redis.info("commandstats")
+    assert calls["cmdstat_lrange"]["calls"] == 1
+    assert "cmdstat_lpos" not in calls
+
+
 def test_a_job_that_rq_itself_put_back_is_recovered_too(
     redis: Redis, store: VideoStore, maintenance: Maintenance
 ) -> None:

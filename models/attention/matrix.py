@@ -45,17 +45,18 @@ class MatrixAttention(nn.Module):
 
     def _queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.qk_tokens_first:
-            tokens = (self.mix_qk.flatten(0, 1) @ x).chunk(2, dim=-2)  # 2 x (B, T, M, D)
-            q, k = (F.linear(y, w) for y, w in zip(tokens, self.weight_qk, strict=True))
+            tokens = (mix_tokens(u, x) for u in self.mix_qk)  # 2 x (B, T, M, D)
+            mapped = (F.linear(y, w) for y, w in zip(tokens, self.weight_qk, strict=True))
+            q, k = (y + bias for y, bias in zip(mapped, self.bias_qk, strict=True))
         else:
             channels = F.linear(x, self.weight_qk.flatten(0, 1)).chunk(2, dim=-1)  # 2 x (B, T, N, D)
-            q, k = (u @ y for u, y in zip(self.mix_qk, channels, strict=True))
-        return q + self.bias_qk[0], k + self.bias_qk[1]
+            q, k = (mix_tokens(*part) for part in zip(self.mix_qk, channels, self.bias_qk, strict=True))
+        return q, k
 
     def _values(self, x: Tensor) -> Tensor:
         if self.v_tokens_first:
-            return F.linear(self.mix_v @ x, self.weight_v) + self.bias_v
-        return self.mix_v @ F.linear(x, self.weight_v) + self.bias_v
+            return F.linear(mix_tokens(self.mix_v, x), self.weight_v) + self.bias_v
+        return mix_tokens(self.mix_v, F.linear(x, self.weight_v), self.bias_v)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, T, M, D) -> (B, c r, T, (M / c) (D / r))."""
@@ -72,5 +73,16 @@ class MatrixAttention(nn.Module):
     def _output(self, x: Tensor) -> Tensor:
         tokens, v_tokens = self.mix_out.shape
         if tokens < v_tokens:
-            return F.linear(self.mix_out @ x, self.weight_out) + self.bias_out
-        return self.mix_out @ F.linear(x, self.weight_out) + self.bias_out
+            return F.linear(mix_tokens(self.mix_out, x), self.weight_out) + self.bias_out
+        return mix_tokens(self.mix_out, F.linear(x, self.weight_out), self.bias_out)
+
+
+def mix_tokens(mixing: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(M, N), (B, T, N, D), (M, D) -> (B, T, M, D): every frame multiplied by `mixing` from the left, plus `bias`.
+
+    `mixing @ x` would be one product over transposed copies of `x` and of the result; a batch of products needs none.
+    """
+    frames = x.flatten(0, 1)
+    shared = mixing.expand(len(frames), -1, -1)
+    mixed = torch.bmm(shared, frames) if bias is None else torch.baddbmm(bias, shared, frames)
+    return mixed.view(*x.shape[:2], *mixed.shape[1:])

@@ -2,9 +2,9 @@
 #   make serve              everything on this machine: http://127.0.0.1:8000   (PORT=8080 make serve: another port)
 #   make test               the tests             (ARGS="-k video" chooses among them)
 #   make check              linter, types, direction of imports
-#   make clean              remove what was made here, the environment and all caches; data/ stays
+#   make clean              remove what was made here, the environment and all caches; data/ and build/ stay
 
-PORT ?= 8000
+PORT ?=
 ARGS ?=
 # Python 3.11, 3.12 or 3.13: the first of these names that is one, unless `make PYTHON=python3.12` chooses.
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -18,7 +18,7 @@ STAMP := .venv/up-to-date
 .DELETE_ON_ERROR:
 
 serve: $(STAMP)
-	@exec $(BIN)/framedit serve --port $(PORT)
+	@exec $(BIN)/framedit serve $(if $(PORT),--port $(PORT))
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
@@ -29,7 +29,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first: it is by far the largest, and the rest is then quick to repeat when a download breaks off. The index

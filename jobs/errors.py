@@ -12,7 +12,9 @@
     ├── InvalidCardError (a ValueError)      a model card that cannot be used
     └── ArtifactStoreError                   a file could not be stored, found or removed
 
-Redis failing is `redis.exceptions.RedisError`; it is not wrapped.
+Below the same root, where they are raised: `worker/errors.py` and `worker/video.py` (a worker that cannot start, a
+video that cannot be made or is given up), `cli/` (a database or a process that does not start). Redis failing is
+`redis.exceptions.RedisError`; it is not wrapped.
 """
 
 from collections.abc import Iterable

@@ -46,23 +46,23 @@ def _config(conditioning: Conditioning, depth: int, width: int, heads: int) -> T
 DEMOS = {
     "text": Demo(
         name="demo-text",
-        description="Coloured shapes that move, spin, grow or shrink, from a sentence. A small FrameDiT-H.",
+        description="A coloured shape that moves, spins, grows or shrinks. A small FrameDiT-H, early in its training.",
         config=_config(Conditioning.TEXT, depth=6, width=256, heads=8),
         motions=MOTIONS,
         sampler="dpmpp_2m",
         num_inference_steps=24,
         guidance_scale=4.0,
         examples=(
+            "a white star spinning on a navy background",
+            "a large blue square staying still on a gray background",
+            "a yellow circle growing on a brown background",
             "a red circle moving right on a black background",
-            "a large yellow star spinning on a navy background",
-            "a small cyan triangle moving up on a brown background",
-            "a white square growing on a gray background",
             "purple star that slides to the left, on black",
         ),
     ),
     "class": Demo(
         name="demo-class",
-        description="A circle, square, triangle or star that moves left, right, up or down. A small FrameDiT-H.",
+        description="A shape that moves left, right, up or down, by class. A small FrameDiT-H, early in its training.",
         config=_config(Conditioning.CLASS, depth=6, width=256, heads=8),
         motions=DIRECTIONS,
         sampler="dpmpp_2m",

@@ -123,3 +123,13 @@ def test_a_folder_with_something_in_it_is_never_replaced(tmp_path: Path) -> None
     with pytest.raises(FileExistsError, match="already exists"), new_folder(target):
         pass
     assert (target / "precious").read_text() == "a"
+
+
+def test_what_is_written_can_be_read_by_a_server_of_another_user(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "checkpoint") as folder:
+        (folder / "vae").mkdir(mode=0o700)
+        weights = folder / "vae" / "weights"
+        weights.write_text("")
+        weights.chmod(0o600)
+    made = tmp_path / "checkpoint"
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (made, made / "vae", made / "vae" / "weights"))

@@ -240,14 +240,17 @@ def _bias_row(model: PublishedModel, ours: str, linears: list[str], join: Combin
 
     def full(parts: list[Tensor]) -> Tensor:
         u, w, *bias = parts
-        zeros = torch.zeros(u.shape[1], w.shape[1])
+        tokens, width = u.shape[1], w.shape[1]
         match kind:
             case BiasKind.COL_ROW:
                 return bias[0] @ bias[1]
-            case BiasKind.NONE | BiasKind.SEPARATE_COL_ROW:  # published: the latter is stored, and never added
-                return zeros
-            case _:
-                return zeros + bias[0]
+            case BiasKind.MATRIX:
+                return bias[0].view(tokens, width)
+            case BiasKind.ROW:
+                return bias[0].view(1, width).expand(tokens, width)
+            case BiasKind.COL:
+                return bias[0].view(tokens, 1).expand(tokens, width)
+        return torch.zeros(tokens, width)  # none; or `separate_col_row`, which is stored and, as published, never added
 
     names = ["u", "w", *names]
     return Row(ours, [f"{linear}.{name}" for linear in linears for name in names], _each(full, len(names), join))

@@ -52,6 +52,7 @@ class VideoNotFoundError(NotFoundError):
 
 class ModelNotFoundError(NotFoundError):
     code = "model_not_found"
+    param = "model"
 
     def __init__(self, model: str, known: Iterable[str]) -> None:
         names = ", ".join(sorted(known))

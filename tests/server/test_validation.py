@@ -78,7 +78,8 @@ def test_a_bad_value_is_explained(
 def test_an_unknown_model_lists_those_there_are(http: httpx.Client, model: str) -> None:
     answer = http.post("/v1/videos", json=TEXT | {"model": model})
     assert answer.status_code == 404
-    assert answer.json()["error"]["code"] == "model_not_found"
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
     assert "tiny-class, tiny-text" in answer.json()["error"]["message"]
 
 

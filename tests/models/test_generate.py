@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.conditioning import Condition
-from models.config import Conditioning, Layout, Temporal, TransformerConfig
+from models.config import Conditioning, TransformerConfig
 from models.generate import Generation, denoise, start_noise
 from models.sampling.guidance import guide
 from models.sampling.noise import NoiseStream
@@ -15,23 +15,12 @@ from models.sampling.schedule import NoiseSchedule
 from models.sampling.table import LATENT
 from models.sampling.update import gather, start_state, update
 from models.transformer import Transformer
+from tests.models.transformers import TEXT_WIDTH, make_local_config
 
 SCHEDULE = NoiseSchedule()
-CLASS = TransformerConfig(
-    conditioning=Conditioning.CLASS,
-    layout=Layout.ALTERNATING,
-    temporal=Temporal.LOCAL,
-    depth=2,
-    width=16,
-    heads=2,
-    patch_size=2,
-    latent_channels=4,
-    latent_size=4,
-    num_frames=4,
-    num_classes=3,
-)
-TEXT = replace(CLASS, conditioning=Conditioning.TEXT, num_classes=None, text_width=8)
-NONE = replace(CLASS, conditioning=Conditioning.NONE, num_classes=None)
+CLASS = make_local_config()
+TEXT = make_local_config(Conditioning.TEXT)
+NONE = make_local_config(Conditioning.NONE)
 NULL = Condition(labels=torch.tensor([3]))
 
 
@@ -92,8 +81,8 @@ def test_guidance_scale_1_is_the_condition_alone() -> None:
 
 def test_prompts_of_different_lengths_guide_each_other() -> None:
     generator = torch.Generator().manual_seed(1)
-    prompt = Condition(text=torch.randn((1, 5, 8), generator=generator))
-    negative = Condition(text=torch.randn((1, 2, 8), generator=generator))
+    prompt = Condition(text=torch.randn((1, 5, TEXT_WIDTH), generator=generator))
+    negative = Condition(text=torch.randn((1, 2, TEXT_WIDTH), generator=generator))
     transformer = make_transformer(TEXT)
     generation = make_generation(sampler="ddim", condition=prompt, negative=negative)
     latents = denoise(transformer, SCHEDULE, generation)
@@ -160,7 +149,7 @@ def test_a_mixed_batch_makes_what_each_request_makes_alone() -> None:
         ({"condition": Condition(labels=torch.tensor([4]))}, "classes 0..2"),
         ({"condition": Condition()}, "got no labels"),
         ({"condition": Condition(labels=torch.tensor([0, 1]))}, "one class label per sample"),
-        ({"negative": Condition(text=torch.zeros(1, 2, 8))}, "got no labels"),
+        ({"negative": Condition(text=torch.zeros(1, 2, TEXT_WIDTH))}, "got no labels"),
     ],
 )
 def test_what_a_checkpoint_cannot_do_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -34,6 +34,12 @@ def make_config(conditioning: Conditioning = Conditioning.CLASS, **changes: Any)
     return TransformerConfig(**(values | changes))
 
 
+def make_local_config(conditioning: Conditioning = Conditioning.CLASS, **changes: Any) -> TransformerConfig:
+    """The smallest model there is: two blocks, local attention alone."""
+    smallest = {"temporal": Temporal.LOCAL, "depth": 2, "matrix": None, "fuse": None}
+    return make_config(conditioning, **(smallest | changes))
+
+
 def make_transformer(config: TransformerConfig) -> Transformer:
     torch.manual_seed(0)
     transformer = Transformer(config)

@@ -7,22 +7,11 @@ from typing import Any
 import pytest
 
 from models.checkpoint.directory import CheckpointConfig, find_vae, new_folder, read_config, write_config
-from models.config import Conditioning, Layout, Temporal, TransformerConfig
+from models.config import Conditioning
 from models.sampling.schedule import NoiseSchedule
+from tests.models.transformers import make_local_config
 
-TRANSFORMER = TransformerConfig(
-    conditioning=Conditioning.TEXT,
-    layout=Layout.ALTERNATING,
-    temporal=Temporal.LOCAL,
-    depth=2,
-    width=16,
-    heads=2,
-    patch_size=2,
-    latent_channels=4,
-    latent_size=8,
-    num_frames=4,
-    text_width=24,
-)
+TRANSFORMER = make_local_config(Conditioning.TEXT)
 CONFIG = CheckpointConfig(TRANSFORMER, NoiseSchedule(500, 1e-3, 1e-2), 0.5, 120, cut_negative_to_prompt=True)
 
 

@@ -9,35 +9,19 @@ from torch import Tensor, nn
 from models.checkpoint.directory import CheckpointConfig, new_folder
 from models.checkpoint.load import load_checkpoint
 from models.checkpoint.save import save_checkpoint
-from models.config import Conditioning, Layout, Temporal, TransformerConfig
+from models.config import Conditioning, TransformerConfig
 from models.generate import Generation, denoise
 from models.sampling.schedule import NoiseSchedule
 from models.text import TextEncoder
 from models.transformer import Transformer
 from models.vae import VideoDecoder
 from tests.models.parts import PROMPTS, TEXT_WIDTH, make_text_encoder, make_tokenizer, make_vae
-
-SETTINGS = {
-    Conditioning.TEXT: {"text_width": TEXT_WIDTH},
-    Conditioning.CLASS: {"num_classes": 3},
-    Conditioning.NONE: {},
-}
+from tests.models.transformers import make_local_config
 
 
 def config_of(conditioning: Conditioning) -> TransformerConfig:
-    return TransformerConfig(
-        conditioning=conditioning,
-        layout=Layout.ALTERNATING,
-        temporal=Temporal.LOCAL,
-        depth=2,
-        width=16,
-        heads=2,
-        patch_size=2,
-        latent_channels=4,
-        latent_size=8,
-        num_frames=4,
-        **SETTINGS[conditioning],
-    )
+    text_width = TEXT_WIDTH if conditioning is Conditioning.TEXT else None
+    return make_local_config(conditioning, latent_size=8, text_width=text_width)
 
 
 def make_weights(config: TransformerConfig) -> dict[str, Tensor]:

@@ -1,25 +1,12 @@
-from dataclasses import replace
-
 import pytest
 import torch
 
-from models.config import Conditioning, Layout, Temporal, TransformerConfig
+from models.config import Conditioning
 from models.sampling.noise import NoiseStream
+from tests.models.transformers import make_local_config
 
-CLASS = TransformerConfig(
-    conditioning=Conditioning.CLASS,
-    layout=Layout.JOINT,
-    temporal=Temporal.LOCAL,
-    depth=1,
-    width=16,
-    heads=2,
-    patch_size=2,
-    latent_channels=4,
-    latent_size=6,
-    num_frames=8,
-    num_classes=3,
-)
-TEXT = replace(CLASS, conditioning=Conditioning.TEXT, num_classes=None, text_width=8)
+CLASS = make_local_config(latent_size=6, num_frames=8)
+TEXT = make_local_config(Conditioning.TEXT, latent_size=6, num_frames=8)
 
 
 def test_a_seed_is_a_sequence_of_latents() -> None:

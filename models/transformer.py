@@ -36,16 +36,17 @@ class TextProjection(nn.Module):
 class Transformer(nn.Module):
     """Every FrameDiT variant: what differs is its config."""
 
+    token_positions: Tensor
+    frame_positions: Tensor
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         width, patch_values = config.width, config.patch_size**2
         is_text = config.conditioning is Conditioning.TEXT
         self.patch_embedding = nn.Linear(config.latent_channels * patch_values, width)
-        side = math.isqrt(config.tokens_per_frame)
-        interpolation = max(config.latent_size // PIXART_LATENT_SIZE, 1) if is_text else 1
-        self.token_positions = nn.Buffer(token_positions(side, width, interpolation))
-        self.frame_positions = nn.Buffer(frame_positions(config.num_frames, width))
+        for name, table in position_tables(config).items():
+            self.register_buffer(name, table)
         self.timestep_embedding = TimestepEmbedding(width)
         # The last row is the null class, which guidance pushes away from.
         self.label_embedding = None if config.num_classes is None else nn.Embedding(config.num_classes + 1, width)
@@ -111,6 +112,16 @@ class Transformer(nn.Module):
                 f"got timesteps of shape {tuple(timesteps.shape)}: one for each of {latents.shape[0]} samples is needed"
             )
         condition.check(config, rows=latents.shape[0])
+
+
+def position_tables(config: TransformerConfig) -> dict[str, Tensor]:
+    """The sin-cos tables `token_positions` (N, D) and `frame_positions` (frames of the config, D)."""
+    is_text = config.conditioning is Conditioning.TEXT
+    interpolation = max(config.latent_size // PIXART_LATENT_SIZE, 1) if is_text else 1
+    return {
+        "token_positions": token_positions(math.isqrt(config.tokens_per_frame), config.width, interpolation),
+        "frame_positions": frame_positions(config.num_frames, config.width),
+    }
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.config import Conditioning, Fuse, Temporal
 from models.registry import BiasKind, PublishedModel, TokenMixing
-from models.transformer import Transformer
+from models.transformer import Transformer, position_tables
 
 Combine = Callable[[list[Tensor]], Tensor]
 EPS = 1e-6
@@ -54,8 +54,7 @@ def convert_state_dict(state: dict[str, Tensor], model: PublishedModel) -> dict[
     if problems:
         raise ValueError("this state dict does not fit the model:\n  " + "\n  ".join(problems))
     if model.config.conditioning is Conditioning.TEXT:  # sin-cos tables, which the text family does not store
-        fresh = Transformer(model.config).state_dict()
-        converted |= {name: fresh[name] for name in ("token_positions", "frame_positions")}
+        converted |= position_tables(model.config)
     assert converted.keys() == expected.keys(), "the key map must cover the model"
     return converted
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel
 from models.conditioning import Condition
 from training import prompts
 from training.latents import LatentDataset
-from training.scenes import CLASS_NAMES
+from training.scenes import CLASS_NAMES, Scene
 from training.tokenizer import MAX_TOKENS
 
 DROPOUT = 0.1  # of labels and prompts, so that guidance has something to push away from
@@ -53,10 +53,9 @@ def make_prompt_pool(
     tokens = torch.zeros(len(dataset), wordings, MAX_TOKENS, dtype=torch.int16)
     lengths = torch.zeros(len(dataset), wordings, dtype=torch.int16)
     rows = dataset.scenes.tolist()
-    scene_of = type(dataset.scene(0)).from_row
     chunk = 4096
     for start in tqdm(range(0, len(rows), chunk), desc="wording", unit="batch"):
-        texts = [prompts.sample(scene_of(row), rng) for row in rows[start : start + chunk] for _ in range(wordings)]
+        texts = [prompts.sample(Scene.from_row(row), rng) for row in rows[start : start + chunk] for _ in range(wordings)]
         encoded = _tokenize(tokenizer, texts)
         stop = start + len(texts) // wordings
         tokens[start:stop] = encoded["input_ids"].to(torch.int16).view(-1, wordings, MAX_TOKENS)

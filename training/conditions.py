@@ -55,7 +55,9 @@ def make_prompt_pool(
     rows = dataset.scenes.tolist()
     chunk = 4096
     for start in tqdm(range(0, len(rows), chunk), desc="wording", unit="batch"):
-        texts = [prompts.sample(Scene.from_row(row), rng) for row in rows[start : start + chunk] for _ in range(wordings)]
+        texts = [
+            prompts.sample(Scene.from_row(row), rng) for row in rows[start : start + chunk] for _ in range(wordings)
+        ]
         encoded = _tokenize(tokenizer, texts)
         stop = start + len(texts) // wordings
         tokens[start:stop] = encoded["input_ids"].to(torch.int16).view(-1, wordings, MAX_TOKENS)

@@ -68,7 +68,10 @@ class Artifact(BaseModel):
 
 
 class VideoRecord(BaseModel):
-    """A request and its state. Times are Unix seconds; `step` of `steps` denoising steps are done."""
+    """A request and its state. Times are Unix seconds; `step` of `steps` denoising steps are done.
+
+    `owner` is the id of the API key that asked for it, None where the server runs without keys.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -77,6 +80,7 @@ class VideoRecord(BaseModel):
     status: Status = "queued"
     created_at: float
     remixed_from_video_id: str | None = None
+    owner: str | None = None
 
     step: int = 0
     steps: int = 0
@@ -110,7 +114,11 @@ def new_seed() -> int:
 
 
 def new_records(
-    request: VideoRequest, created_at: float, count: int = 1, remixed_from: str | None = None
+    request: VideoRequest,
+    created_at: float,
+    count: int = 1,
+    remixed_from: str | None = None,
+    owner: str | None = None,
 ) -> list[VideoRecord]:
     """`count` records of the same request, seeds counting up (and round) from the request's."""
     return [
@@ -120,6 +128,7 @@ def new_records(
             created_at=created_at,
             steps=request.num_inference_steps,
             remixed_from_video_id=remixed_from,
+            owner=owner,
         )
         for i in range(count)
     ]

@@ -6,15 +6,16 @@
       └─────requeue───────┘
 
 A record is a hash `framedit:video:<id>` with a JSON value for each field of `VideoRecord`. `framedit:videos` holds
-every id (ids sort by age), `framedit:videos:unfinished` those that are queued or in progress. Each change is one script
-or one MULTI, so that a terminal state is never overwritten and a deleted record is never written to.
+every id (ids sort by age), `framedit:videos:of:<owner>` those of one API key, `framedit:videos:unfinished` those that
+are queued or in progress, `framedit:videos:expiring` those that have an end, by its time. Each change is one script or
+one MULTI, so that a terminal state is never overwritten and a deleted record is never written to.
 """
 
 import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 from redis import Redis
 from redis.client import Pipeline
@@ -24,9 +25,14 @@ from jobs.errors import InvalidRequestError, VideoNotFoundError
 from jobs.records import Artifact, Status, Timings, VideoError, VideoRecord, is_video_id
 
 _ALL_KEY = "framedit:videos"
-_UNFINISHED_KEY = "framedit:videos:unfinished"
+UNFINISHED_KEY = "framedit:videos:unfinished"
+_EXPIRING_KEY = "framedit:videos:expiring"
 
-# KEYS: record, unfinished, queue, job. ARGV: id, owner or "", the states to change from, then field, value, ...
+# How long an expired video is still known to have been there: its content answers 410, and then 404.
+GONE_SECONDS = 24 * 3600
+
+# KEYS: record, unfinished, queue, job, expiring.
+# ARGV: id, owner or "", the states to change from, then field, value, ...
 # Answers the state before, or nothing when there is no record or it has another owner.
 _CHANGE = """
 local status, owner = unpack(redis.call('HMGET', KEYS[1], 'status', 'worker'))
@@ -35,18 +41,21 @@ if not string.find(ARGV[3], status, 1, true) then return status end
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 local after = redis.call('HGET', KEYS[1], 'status')
 if after == '"in_progress"' and status == '"queued"' then redis.call('HINCRBY', KEYS[1], 'attempts', 1) end
-if after == '"completed"' or after == '"failed"' then redis.call('ZREM', KEYS[2], ARGV[1]) end
+if after == '"completed"' or after == '"failed"' then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  local expires = tonumber(redis.call('HGET', KEYS[1], 'expires_at'))
+  if expires then redis.call('ZADD', KEYS[5], expires, ARGV[1]) end
+end
 if after == '"failed"' and redis.call('LREM', KEYS[3], 0, ARGV[1]) > 0 then redis.call('DEL', KEYS[4]) end
 return status
 """
 
-# KEYS: record, all, unfinished, queue, job. ARGV: id. Answers 1, or 0 when there is no record.
+# KEYS: record, queue, job, then the sets that hold its id. ARGV: id. Answers 1, or 0 when there is no record.
 # The job's hash goes only when the job was still waiting: one that a worker has taken is that worker's to end.
 _DELETE = """
 if redis.call('DEL', KEYS[1]) == 0 then return 0 end
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
-if redis.call('LREM', KEYS[4], 0, ARGV[1]) > 0 then redis.call('DEL', KEYS[5]) end
+if redis.call('LREM', KEYS[2], 0, ARGV[1]) > 0 then redis.call('DEL', KEYS[3]) end
+for i = 4, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 return 1
 """
 
@@ -55,6 +64,19 @@ return 1
 class Page:
     records: Sequence[VideoRecord]
     has_more: bool
+
+
+class Guard(Protocol):
+    """A condition on new records, which is decided in the transaction that writes them."""
+
+    def watched(self) -> Sequence[str]:
+        """The keys that the decision rests on: where one changes meanwhile, it is made anew."""
+
+    def check(self, pipe: Pipeline, records: Sequence[VideoRecord]) -> None:
+        """Read what is needed, each command at once. Raises what refuses the records."""
+
+    def commit(self, pipe: Pipeline, records: Sequence[VideoRecord]) -> None:
+        """Queue the writes that go with the records."""
 
 
 class VideoStore:
@@ -73,16 +95,27 @@ class VideoStore:
 
     # What the server does
 
-    def create(self, *records: VideoRecord) -> None:
-        """Write new records and put them on the queue, all or none; durable as Redis is when this returns."""
-        with self._redis.pipeline() as pipe:
+    def create(self, *records: VideoRecord, guards: Sequence[Guard] = ()) -> None:
+        """Write new records and put them on the queue, all or none; durable as Redis is when this returns.
+
+        Raises what a guard raises; nothing is written then.
+        """
+
+        def write(pipe: Pipeline) -> None:
+            for guard in guards:
+                guard.check(pipe, records)
             pipe.multi()
+            for guard in guards:
+                guard.commit(pipe, records)
             for record in records:
                 pipe.hset(_key(record.id), mapping=_to_hash(record))
                 pipe.zadd(_ALL_KEY, {record.id: 0})
-                pipe.zadd(_UNFINISHED_KEY, {record.id: 0})
+                pipe.zadd(UNFINISHED_KEY, {record.id: 0})
+                if record.owner is not None:
+                    pipe.zadd(owned_key(record.owner), {record.id: 0})
             queue.enqueue(self._redis, records, pipe, self._max_attempts)
-            pipe.execute()
+
+        self._redis.transaction(write, *(key for guard in guards for key in guard.watched()))
 
     def get(self, video_id: str) -> VideoRecord:
         """:raises VideoNotFoundError: when there is no such record."""
@@ -96,8 +129,16 @@ class VideoStore:
         raw = cast(dict[bytes, bytes], self._redis.hgetall(_key(video_id))) if is_video_id(video_id) else {}
         return _from_hash(raw) if raw else None
 
-    def list(self, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc") -> Page:
+    def list(
+        self,
+        after: str | None = None,
+        limit: int = 20,
+        order: Literal["asc", "desc"] = "desc",
+        owner: str | None = None,
+    ) -> Page:
         """Records by age, newest first (`desc`), from the one that follows `after`, which may have been deleted.
+
+        Of one owner, or of all.
 
         :raises InvalidRequestError: when `after` is not the id of a video.
         """
@@ -105,7 +146,8 @@ class VideoStore:
             raise InvalidRequestError(f"after is {after!r}, which is not the id of a video", param="after")
         start = f"({after}" if after is not None else "+" if order == "desc" else "-"
         end = "-" if order == "desc" else "+"
-        ids = self._redis.zrange(_ALL_KEY, start, end, desc=order == "desc", bylex=True, offset=0, num=limit + 1)
+        key = _ALL_KEY if owner is None else owned_key(owner)
+        ids = self._redis.zrange(key, start, end, desc=order == "desc", bylex=True, offset=0, num=limit + 1)
         found = [raw.decode() for raw in cast(Sequence[bytes], ids)]
         return Page(self._fetch(found[:limit]), has_more=len(found) > limit)
 
@@ -115,8 +157,7 @@ class VideoStore:
         :raises VideoNotFoundError: when there is no such record.
         """
         record = self.get(video_id)
-        keys = [_key(video_id), _ALL_KEY, _UNFINISHED_KEY, queue.queue_key(record), queue.job_key(record)]
-        if not self._delete_script(keys=keys, args=[video_id]):
+        if not self._delete_script(keys=_all_keys(record), args=[video_id]):
             raise VideoNotFoundError(video_id)
         return record
 
@@ -150,12 +191,10 @@ class VideoStore:
         False when the video was cancelled, deleted or given to another worker: the caller then leaves no file behind,
         unless the record is now another worker's.
         """
-        now = time.time()
         fields = {
             "status": "completed",
             "progress": 100,
-            "completed_at": now,
-            "expires_at": now + self._video_ttl_seconds if self._video_ttl_seconds else None,
+            **self._end(),
             "artifact": artifact.model_dump(),
             "timings": timings.model_dump(),
         }
@@ -164,7 +203,7 @@ class VideoStore:
     def fail(self, video_id: str, code: str, message: str, worker: str | None = None) -> bool:
         """queued or in_progress -> failed, and off the queue. False when it has completed or is gone."""
         error = VideoError(code=code, message=message)
-        fields = {"status": "failed", "completed_at": time.time(), "error": error.model_dump()}
+        fields = {"status": "failed", **self._end(), "error": error.model_dump()}
         return self._change(video_id, ("queued", "in_progress"), fields, worker)
 
     def requeue(self, video_id: str, worker: str | None = None, used_attempt: bool = True) -> bool:
@@ -197,7 +236,32 @@ class VideoStore:
 
     def unfinished(self) -> Sequence[VideoRecord]:
         """All records that are queued or in progress, oldest first: what to look through after a crash."""
-        return self._fetch(raw.decode() for raw in cast(Sequence[bytes], self._redis.zrange(_UNFINISHED_KEY, 0, -1)))
+        return self._fetch(raw.decode() for raw in cast(Sequence[bytes], self._redis.zrange(UNFINISHED_KEY, 0, -1)))
+
+    # What the janitor does
+
+    def expired(self, limit: int = 100) -> Sequence[VideoRecord]:
+        """Records whose time is over and that are still there, the longest expired first."""
+        ids = self._redis.zrange(_EXPIRING_KEY, "-inf", time.time(), byscore=True, offset=0, num=limit)
+        return self._fetch(raw.decode() for raw in cast(Sequence[bytes], ids))
+
+    def bury(self, record: VideoRecord) -> bool:
+        """Remove a record that has expired or lost its file, and keep for a while that it has been there.
+
+        False when another process has removed it.
+        """
+        # The mark first: were it last, a crash between would make an expired video one that never was.
+        self._redis.set(_gone_key(record.id), record.owner or "", ex=GONE_SECONDS)
+        return bool(self._delete_script(keys=_all_keys(record), args=[record.id]))
+
+    def is_gone(self, video_id: str, owner: str | None = None) -> bool:
+        """Whether a video (of this owner, or of any) was buried not long ago."""
+        raw = cast(bytes | None, self._redis.get(_gone_key(video_id))) if is_video_id(video_id) else None
+        return raw is not None and owner in (None, raw.decode())
+
+    def _end(self) -> dict[str, float | None]:
+        now = time.time()
+        return {"completed_at": now, "expires_at": now + self._video_ttl_seconds if self._video_ttl_seconds else None}
 
     def _change(
         self, video_id: str, sources: tuple[Status, ...], fields: dict[str, Any], worker: str | None = None
@@ -208,7 +272,7 @@ class VideoStore:
             return False
         encoded = _encode(fields)
         before = self._change_script(
-            keys=[_key(video_id), _UNFINISHED_KEY, queue.queue_key(record), queue.job_key(record)],
+            keys=[_key(video_id), UNFINISHED_KEY, queue.queue_key(record), queue.job_key(record), _EXPIRING_KEY],
             args=[
                 video_id,
                 "" if worker is None else json.dumps(worker),
@@ -227,6 +291,21 @@ class VideoStore:
 
 def _key(video_id: str) -> str:
     return f"framedit:video:{video_id}"
+
+
+def owned_key(owner: str) -> str:
+    """The sorted set of the ids of one owner's videos."""
+    return f"framedit:videos:of:{owner}"
+
+
+def _gone_key(video_id: str) -> str:
+    return f"framedit:gone:{video_id}"
+
+
+def _all_keys(record: VideoRecord) -> list[str]:
+    """The keys of `_DELETE`."""
+    sets = [_ALL_KEY, UNFINISHED_KEY, _EXPIRING_KEY, *([owned_key(record.owner)] if record.owner is not None else [])]
+    return [_key(record.id), queue.queue_key(record), queue.job_key(record), *sets]
 
 
 def _encode(fields: dict[str, Any]) -> dict[Any, str]:

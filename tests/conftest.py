@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from redis import Redis
 
 from cli.embedded_redis import EmbeddedRedis
@@ -12,6 +13,9 @@ from jobs.connection import connect
 from jobs.store import VideoStore
 
 TESTS = Path(__file__).parent
+
+settings.register_profile("patient", deadline=None)  # no test fails because the machine is busy
+settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

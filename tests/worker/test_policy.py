@@ -1,0 +1,164 @@
+"""Any set of candidates, and any stream of arrivals: limits hold, nobody starves, and short ones go first."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.policy import Candidate, Policy
+from worker.step_curve import StepCurve
+
+ROW_COUNTS = (1, 2, 4, 8)
+
+
+def curve_through(fixed: float, per_row: float) -> StepCurve:
+    """t(rows) = fixed + per_row * rows seconds."""
+    curve = StepCurve()
+    for rows in ROW_COUNTS:
+        curve.observe(rows, fixed + per_row * rows)
+    return curve
+
+
+LINEAR = curve_through(0, 1)
+ROOMY = curve_through(1, 0)
+CURVES = {"linear": LINEAR, "roomy": ROOMY, "between": curve_through(0.8, 1.7)}
+
+
+def candidate(request_id: str, steps: int = 50, rows: int = 1, age: float = 0, group: str = "linear") -> Candidate[str]:
+    return Candidate(request_id, group, rows, steps, age)
+
+
+def choose(policy: Policy, *candidates: Candidate[str]) -> list[str]:
+    return policy.choose(candidates, CURVES.__getitem__)
+
+
+def test_nobody_there_nobody_chosen() -> None:
+    assert choose(Policy()) == []
+
+
+def test_a_short_request_goes_before_a_long_one() -> None:
+    assert choose(Policy(), candidate("long", 250), candidate("short", 20)) == ["short"]
+
+
+def test_a_long_request_that_has_waited_goes_before_a_new_short_one() -> None:
+    assert choose(Policy(ageing=0.5), candidate("new", 20), candidate("long", 250, age=500)) == ["long"]
+
+
+def test_equal_requests_go_one_after_the_other_where_a_batch_does_not_pay() -> None:
+    started, waiting = candidate("started", 30, age=60), candidate("waiting", 50, age=50)
+    assert choose(Policy(), waiting, started) == ["started"]
+
+
+def test_where_a_batch_costs_nothing_it_is_filled() -> None:
+    waiting = [candidate(f"{number}", 50 + number, group="roomy") for number in range(10)]
+    assert choose(Policy(max_rows=8), *reversed(waiting)) == [f"{number}" for number in range(8)]
+
+
+def test_seconds_count_and_not_steps() -> None:
+    slow = candidate("slow", 40, rows=2, group="linear")  # 80 s
+    quick = candidate("quick", 60, rows=2, group="roomy")  # 60 s
+    assert choose(Policy(), slow, quick) == ["quick"]
+
+
+def test_a_guided_request_takes_part_with_both_rows_or_not_at_all() -> None:
+    waiting = [
+        candidate(name, steps, rows, group="roomy") for name, steps, rows in (("a", 10, 2), ("b", 20, 2), ("c", 30, 1))
+    ]
+    assert choose(Policy(max_rows=3), *waiting) == ["a", "c"]
+
+
+def test_a_model_is_not_loaded_for_a_small_gain() -> None:
+    loaded, other = candidate("loaded", 50), candidate("other", 40, group="roomy")
+    assert choose(Policy(), loaded, other) == ["other"]
+    assert choose(Policy(), loaded, replace(other, setup_seconds=30)) == ["loaded"]
+
+
+def test_a_group_with_less_memory_gets_fewer_rows() -> None:
+    waiting = [candidate(f"{number}", group="roomy") for number in range(8)]
+    assert len(Policy(max_rows=8).choose(waiting, CURVES.__getitem__, lambda group: 3)) == 3
+
+
+@pytest.mark.parametrize("wrong", [{"max_rows": 0}, {"margin": -0.1}, {"ageing": 0.0}])
+def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="max_rows is at least 1"):
+        Policy(**wrong)  # type: ignore[arg-type]
+
+
+policies = st.builds(Policy, max_rows=st.integers(2, 8), margin=st.floats(0, 1), ageing=st.floats(0.05, 2))
+crowds = st.lists(
+    st.builds(
+        Candidate[str],
+        request_id=st.uuids().map(str),
+        group=st.sampled_from(sorted(CURVES)),
+        rows=st.integers(1, 2),
+        remaining_steps=st.integers(1, 1000),
+        age_seconds=st.floats(0, 1e5),
+        setup_seconds=st.sampled_from([0.0, 0.0, 30.0]),
+    ),
+    max_size=20,
+    unique_by=lambda candidate: candidate.request_id,
+)
+
+
+@given(policies, crowds, st.integers(1, 8))
+def test_of_any_crowd_some_of_one_group_are_chosen_within_the_limits(
+    policy: Policy, crowd: list[Candidate[str]], memory_rows: int
+) -> None:
+    chosen = policy.choose(crowd, CURVES.__getitem__, lambda group: memory_rows)
+    assert bool(chosen) == bool(crowd)
+    assert max(Counter(chosen).values(), default=1) == 1
+    taking_part = [candidate for candidate in crowd if candidate.request_id in chosen]
+    assert len(taking_part) == len(chosen)
+    assert len({candidate.group for candidate in taking_part}) <= 1
+    rows = sum(candidate.rows for candidate in taking_part)
+    assert rows <= min(policy.max_rows, memory_rows) or len(chosen) == 1
+
+
+@dataclass
+class Admitted:
+    group: str
+    rows: int
+    steps: int
+    admitted_at: float
+
+
+arrivals = st.tuples(st.sampled_from(sorted(CURVES)), st.integers(1, 2), st.integers(1, 30))
+
+
+@given(policies, st.lists(arrivals, min_size=1, max_size=4), arrivals, arrivals)
+def test_in_seats_that_are_never_empty_nobody_starves(
+    policy: Policy,
+    early: list[tuple[str, int, int]],
+    watched: tuple[str, int, int],
+    newcomer: tuple[str, int, int],
+) -> None:
+    """Each seat that falls free is taken at once, the worst that can come; the bound is the one `Policy` states."""
+    seats = {f"early-{number}": Admitted(*arrival, 0.0) for number, arrival in enumerate(early)}
+    seats["watched"] = Admitted(*watched, 0.0)
+    own_seconds = watched[2] * CURVES[watched[0]].seconds(watched[1])
+    rivals_until = own_seconds / policy.ageing
+    now, number, passes_left = 0.0, 0, None
+    while "watched" in seats:
+        if now > rivals_until and passes_left is None:
+            passes_left = sum(admitted.steps for admitted in seats.values())
+        if passes_left is not None:
+            assert passes_left > 0, "work that was not there at the bound came first"
+            passes_left -= 1
+        now += run_pass(policy, seats, now, CURVES.__getitem__)
+        while len(seats) < len(early) + 1 and "watched" in seats:
+            seats[f"new-{number}"] = Admitted(*newcomer, now)
+            number += 1
+
+
+def run_pass(policy: Policy, seats: dict[str, Admitted], now: float, curve_of: Callable[[str], StepCurve]) -> float:
+    """Take one step with those chosen, in the seconds that are returned; who is done leaves."""
+    candidates = [Candidate(name, it.group, it.rows, it.steps, now - it.admitted_at) for name, it in seats.items()]
+    chosen = [(name, seats[name]) for name in policy.choose(candidates, curve_of)]
+    for name, admitted in chosen:
+        admitted.steps -= 1
+        if not admitted.steps:
+            del seats[name]
+    return curve_of(chosen[0][1].group).seconds(sum(admitted.rows for _, admitted in chosen))

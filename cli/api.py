@@ -15,6 +15,14 @@ logger = logging.getLogger(__name__)
 _GOODBYE_SECONDS = 5
 
 
+class ApiServer(uvicorn.Server):
+    """Ends the open event streams when it is asked to stop: they would keep it until its patience is over."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.services.events.close()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
 def run_server(settings: Settings, fd: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, on the listening socket `fd` where one is inherited.
 
@@ -28,4 +36,4 @@ def run_server(settings: Settings, fd: int | None = None) -> None:
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GOODBYE_SECONDS)
     if fd is None:
         logger.info("listening on %s", url_of(listener))
-    uvicorn.Server(config).run(sockets=[listener])
+    ApiServer(config).run(sockets=[listener])

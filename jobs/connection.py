@@ -1,6 +1,8 @@
 """The connection to Redis, the same in the server and in the workers."""
 
+import redis.asyncio
 from redis import Redis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -19,4 +21,15 @@ def connect(url: str, timeout_seconds: float = 5.0) -> Redis:
         socket_connect_timeout=min(timeout_seconds, 2.0),
         health_check_interval=30,
         retry=Retry(NoBackoff(), 0),
+    )
+
+
+def connect_async(url: str, timeout_seconds: float = 5.0) -> redis.asyncio.Redis:
+    """The same for an event loop. Nothing is sent before it is used."""
+    return redis.asyncio.Redis.from_url(
+        url,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=min(timeout_seconds, 2.0),
+        health_check_interval=30,
+        retry=AsyncRetry(NoBackoff(), 0),
     )

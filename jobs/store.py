@@ -8,7 +8,8 @@
 A record is a hash `framedit:video:<id>` with a JSON value for each field of `VideoRecord`. `framedit:videos` holds
 every id (ids sort by age), `framedit:videos:of:<owner>` those of one API key, `framedit:videos:unfinished` those that
 are queued or in progress, `framedit:videos:expiring` those that have an end, by its time. Each change is one script or
-one MULTI, so that a terminal state is never overwritten and a deleted record is never written to.
+one MULTI, so that a terminal state is never overwritten and a deleted record is never written to. In the same step it
+is told to those who follow the video (`jobs/events.py`).
 """
 
 import json
@@ -22,6 +23,7 @@ from redis.client import Pipeline
 
 from jobs import queue
 from jobs.errors import InvalidRequestError, VideoNotFoundError
+from jobs.events import BELL, EVENT_OF, TELL, progress_data, stream_key, tell
 from jobs.records import Artifact, Status, Timings, VideoError, VideoRecord, is_video_id
 
 _ALL_KEY = "framedit:videos"
@@ -31,14 +33,14 @@ _EXPIRING_KEY = "framedit:videos:expiring"
 # How long an expired video is still known to have been there: its content answers 410, and then 404.
 GONE_SECONDS = 24 * 3600
 
-# KEYS: record, unfinished, queue, job, expiring.
-# ARGV: id, owner or "", the states to change from, then field, value, ...
+# KEYS: record, unfinished, queue, job, expiring, events. ARGV: id, owner or "", the states to change from, the event's
+# name and data, then field, value, ...
 # Answers the state before, or nothing when there is no record or it has another owner.
-_CHANGE = """
+_CHANGE = f"""{TELL}
 local status, owner = unpack(redis.call('HMGET', KEYS[1], 'status', 'worker'))
 if not status or (ARGV[2] ~= '' and ARGV[2] ~= owner) then return false end
 if not string.find(ARGV[3], status, 1, true) then return status end
-redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+redis.call('HSET', KEYS[1], unpack(ARGV, 6))
 local after = redis.call('HGET', KEYS[1], 'status')
 if after == '"in_progress"' and status == '"queued"' then redis.call('HINCRBY', KEYS[1], 'attempts', 1) end
 if after == '"completed"' or after == '"failed"' then
@@ -47,15 +49,18 @@ if after == '"completed"' or after == '"failed"' then
   if expires then redis.call('ZADD', KEYS[5], expires, ARGV[1]) end
 end
 if after == '"failed"' and redis.call('LREM', KEYS[3], 0, ARGV[1]) > 0 then redis.call('DEL', KEYS[4]) end
+tell(KEYS[6], ARGV[1], ARGV[4], ARGV[5])
 return status
 """
 
-# KEYS: record, queue, job, then the sets that hold its id. ARGV: id. Answers 1, or 0 when there is no record.
+# KEYS: record, queue, job, events, then the sets that hold its id. ARGV: id. Answers 1, or 0 when there is no record.
 # The job's hash goes only when the job was still waiting: one that a worker has taken is that worker's to end.
-_DELETE = """
+_DELETE = f"""
 if redis.call('DEL', KEYS[1]) == 0 then return 0 end
 if redis.call('LREM', KEYS[2], 0, ARGV[1]) > 0 then redis.call('DEL', KEYS[3]) end
-for i = 4, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+redis.call('DEL', KEYS[4])
+for i = 5, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+redis.call('PUBLISH', '{BELL}', ARGV[1])
 return 1
 """
 
@@ -77,6 +82,10 @@ class Guard(Protocol):
 
     def commit(self, pipe: Pipeline, records: Sequence[VideoRecord]) -> None:
         """Queue the writes that go with the records."""
+
+
+def record_key(video_id: str) -> str:
+    return f"framedit:video:{video_id}"
 
 
 class VideoStore:
@@ -108,7 +117,7 @@ class VideoStore:
             for guard in guards:
                 guard.commit(pipe, records)
             for record in records:
-                pipe.hset(_key(record.id), mapping=_to_hash(record))
+                pipe.hset(record_key(record.id), mapping=_to_hash(record))
                 pipe.zadd(_ALL_KEY, {record.id: 0})
                 pipe.zadd(UNFINISHED_KEY, {record.id: 0})
                 if record.owner is not None:
@@ -126,7 +135,7 @@ class VideoStore:
 
     def find(self, video_id: str) -> VideoRecord | None:
         """The record, None when there is no such one."""
-        raw = cast(dict[bytes, bytes], self._redis.hgetall(_key(video_id))) if is_video_id(video_id) else {}
+        raw = cast(dict[bytes, bytes], self._redis.hgetall(record_key(video_id))) if is_video_id(video_id) else {}
         return _from_hash(raw) if raw else None
 
     def list(
@@ -179,11 +188,16 @@ class VideoStore:
         mine = record is not None and record.status == "in_progress" and record.worker == worker
         return record if mine else None
 
-    def progress(self, video_id: str, step: int, steps: int, worker: str | None = None) -> bool:
-        """`step` of `steps` denoising steps are done. False when the video is no longer wanted (of this worker)."""
+    def progress(
+        self, video_id: str, step: int, steps: int, worker: str | None = None, preview: str | None = None
+    ) -> bool:
+        """`step` of `steps` denoising steps are done. False when the video is no longer wanted (of this worker).
+
+        `preview` is a small picture of what it will be, as a data URL; it is told, and not kept in the record.
+        """
         # 100 is kept for a file that is durable.
         fields = {"step": step, "steps": steps, "progress": min(99, 100 * step // max(1, steps))}
-        return self._change(video_id, ("in_progress",), fields, worker)
+        return self._change(video_id, ("in_progress",), fields, worker, preview)
 
     def complete(self, video_id: str, artifact: Artifact, timings: Timings, worker: str | None = None) -> bool:
         """in_progress -> completed. To be called once the file is in the artifact store.
@@ -214,7 +228,7 @@ class VideoStore:
         """
 
         def change(pipe: Pipeline) -> None:
-            raw = cast(dict[bytes, bytes], pipe.hgetall(_key(video_id)))
+            raw = cast(dict[bytes, bytes], pipe.hgetall(record_key(video_id)))
             record = _from_hash(raw) if raw else None
             pipe.multi()
             if record is None or record.status != "in_progress" or worker not in (None, record.worker):
@@ -222,16 +236,18 @@ class VideoStore:
             attempts = record.attempts if used_attempt else record.attempts - 1
             fields = {"status": "queued", "worker": None, "started_at": None, "step": 0, "progress": 0}
             fields["attempts"] = attempts
-            pipe.hset(_key(video_id), mapping=_encode(fields))
+            pipe.hset(record_key(video_id), mapping=_encode(fields))
             pipe.lrem(queue.queue_key(record), 0, video_id)
             queue.enqueue(self._redis, [record], pipe, self._max_attempts, at_front=True)
+            tell(pipe, video_id, "queued")
 
         # The answers of the commands sent: none where there was nothing to change.
-        return bool(self._redis.transaction(change, _key(video_id)))
+        return bool(self._redis.transaction(change, record_key(video_id)))
 
     def wanted(self, video_id: str, worker: str | None = None) -> bool:
         """Whether a video is still being made (by this worker): not cancelled, deleted, or given to another."""
-        status, owner = cast(tuple[bytes | None, bytes | None], self._redis.hmget(_key(video_id), ["status", "worker"]))
+        answer = self._redis.hmget(record_key(video_id), ["status", "worker"])
+        status, owner = cast(tuple[bytes | None, bytes | None], answer)
         return status == b'"in_progress"' and (worker is None or owner == json.dumps(worker).encode())
 
     def unfinished(self) -> Sequence[VideoRecord]:
@@ -264,19 +280,35 @@ class VideoStore:
         return {"completed_at": now, "expires_at": now + self._video_ttl_seconds if self._video_ttl_seconds else None}
 
     def _change(
-        self, video_id: str, sources: tuple[Status, ...], fields: dict[str, Any], worker: str | None = None
+        self,
+        video_id: str,
+        sources: tuple[Status, ...],
+        fields: dict[str, Any],
+        worker: str | None = None,
+        preview: str | None = None,
     ) -> bool:
         """Change fields if the record is in one of `sources`; True also when it is in the state asked for already."""
         record = self.find(video_id)
         if record is None:
             return False
         encoded = _encode(fields)
+        status: Status = fields.get("status", "in_progress")  # where it does not change
+        event = progress_data(record, fields, preview) if status == "in_progress" else {}
         before = self._change_script(
-            keys=[_key(video_id), UNFINISHED_KEY, queue.queue_key(record), queue.job_key(record), _EXPIRING_KEY],
+            keys=[
+                record_key(video_id),
+                UNFINISHED_KEY,
+                queue.queue_key(record),
+                queue.job_key(record),
+                _EXPIRING_KEY,
+                stream_key(video_id),
+            ],
             args=[
                 video_id,
                 "" if worker is None else json.dumps(worker),
                 json.dumps(sources),
+                EVENT_OF[status],
+                json.dumps(event),
                 *(part for pair in encoded.items() for part in pair),
             ],
         )
@@ -285,12 +317,8 @@ class VideoStore:
     def _fetch(self, video_ids: Iterable[str]) -> Sequence[VideoRecord]:
         with self._redis.pipeline(transaction=False) as pipe:
             for video_id in video_ids:
-                pipe.hgetall(_key(video_id))
+                pipe.hgetall(record_key(video_id))
             return [_from_hash(raw) for raw in pipe.execute() if raw]
-
-
-def _key(video_id: str) -> str:
-    return f"framedit:video:{video_id}"
 
 
 def owned_key(owner: str) -> str:
@@ -305,7 +333,7 @@ def _gone_key(video_id: str) -> str:
 def _all_keys(record: VideoRecord) -> list[str]:
     """The keys of `_DELETE`."""
     sets = [_ALL_KEY, UNFINISHED_KEY, _EXPIRING_KEY, *([owned_key(record.owner)] if record.owner is not None else [])]
-    return [_key(record.id), queue.queue_key(record), queue.job_key(record), *sets]
+    return [record_key(record.id), queue.queue_key(record), queue.job_key(record), stream_key(record.id), *sets]
 
 
 def _encode(fields: dict[str, Any]) -> dict[Any, str]:

@@ -10,7 +10,7 @@ from jobs.settings import Settings
 from server import errors
 from server.body_limit import BodyLimit
 from server.dependencies import Services
-from server.routes import content, health, models, videos
+from server.routes import content, events, health, models, videos
 
 DESCRIPTION = "Text prompts and class labels become videos. The video routes follow the OpenAI videos API."
 
@@ -25,6 +25,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        await services.events.aclose()
         services.redis.close()
 
     app = FastAPI(
@@ -37,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     errors.install(app)
-    for routes in (videos, content, models, health):
+    for routes in (videos, events, content, models, health):
         app.include_router(routes.router)
     return app
 

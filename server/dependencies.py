@@ -10,6 +10,7 @@ from jobs.artifacts import ArtifactStore
 from jobs.connection import connect
 from jobs.settings import Settings
 from jobs.store import VideoStore
+from server.event_hub import EventHub
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Services:
     redis: Redis
     store: VideoStore
     artifacts: ArtifactStore
+    events: EventHub
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -25,7 +27,8 @@ class Services:
             raise ValueError("no Redis is configured: set REDIS_URL, or use `framedit serve`, which brings its own")
         redis = connect(settings.redis_url, settings.redis_timeout_seconds)
         store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
-        return cls(settings, redis, store, ArtifactStore(settings.artifacts))
+        events = EventHub(settings.redis_url, settings.redis_timeout_seconds)
+        return cls(settings, redis, store, ArtifactStore(settings.artifacts), events)
 
 
 def get_services(request: Request) -> Services:

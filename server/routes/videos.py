@@ -37,7 +37,7 @@ def create_video(fields: FieldsDep, services: ServicesDep) -> Video | VideoList:
     request = resolve(body, _card(services, body.model))
     records = new_records(request, time.time(), body.n)
     services.store.create(*records)
-    videos = _show(services, *records)
+    videos = show(services, *records)
     return videos[0] if body.n == 1 else VideoList.of(videos)
 
 
@@ -50,7 +50,7 @@ def list_videos(
 ) -> VideoList:
     """All videos, newest first."""
     page = services.store.list(after, limit, order)
-    return VideoList.of(_show(services, *page.records), page.has_more)
+    return VideoList.of(show(services, *page.records), page.has_more)
 
 
 @router.get("/{video_id}", responses=_ID_ERRORS)
@@ -59,7 +59,7 @@ def retrieve_video(video_id: str, services: ServicesDep, response: Response) -> 
     record = services.store.get(video_id)
     if record.status in ("queued", "in_progress"):
         response.headers["openai-poll-after-ms"] = str(POLL_AFTER_MS)
-    return _show(services, record)[0]
+    return show(services, record)[0]
 
 
 @router.delete("/{video_id}", responses=_ID_ERRORS)
@@ -73,7 +73,7 @@ def delete_video(video_id: str, services: ServicesDep) -> DeletedVideo:
 @router.post("/{video_id}/cancel", responses=_ID_ERRORS)
 def cancel_video(video_id: str, services: ServicesDep) -> Video:
     """Stop the making of a video; it ends as `failed` with the code `cancelled`. One that has ended stays as it is."""
-    return _show(services, services.store.cancel(video_id))[0]
+    return show(services, services.store.cancel(video_id))[0]
 
 
 @router.post("/{video_id}/remix", responses=_BODY_ERRORS, openapi_extra=request_body(RemixVideo))
@@ -84,7 +84,7 @@ def remix_video(video_id: str, fields: FieldsDep, services: ServicesDep) -> Vide
     request = resolve_remix(body, source.request, _card(services, source.request.model))
     record = new_records(request, time.time(), remixed_from=video_id)[0]
     services.store.create(record)
-    return _show(services, record)[0]
+    return show(services, record)[0]
 
 
 def _card(services: Services, model: str | None) -> ModelCard:
@@ -99,5 +99,6 @@ def _card(services: Services, model: str | None) -> ModelCard:
     return next(iter(known.values()))[0]
 
 
-def _show(services: Services, *records: VideoRecord) -> list[Video]:
+def show(services: Services, *records: VideoRecord) -> list[Video]:
+    """The records as clients see them."""
     return to_videos(records, positions(services.redis, records))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from cli.api import ApiServer
 from jobs.settings import Settings
 from server.app import create_app
 
@@ -13,7 +14,7 @@ from server.app import create_app
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """The URL of a server with these settings, on a free port."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_config=None, ws="none"))
+    server = ApiServer(uvicorn.Config(create_app(settings), port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -40,6 +40,14 @@ class Condition:
             text_mask=torch.cat([pad(mask, (0, n)) for (_, mask), n in zip(texts, missing, strict=True)]),
         )
 
+    def rows(self, part: slice) -> Condition:
+        """Some of the rows."""
+        return Condition(
+            labels=None if self.labels is None else self.labels[part],
+            text=None if self.text is None else self.text[part],
+            text_mask=None if self.text_mask is None else self.text_mask[part],
+        )
+
     def mask(self) -> Tensor:
         """The text mask (B, L), bool; all True where none is set."""
         assert self.text is not None

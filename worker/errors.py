@@ -14,6 +14,18 @@ class NotFiniteError(FrameditError):
 
     code = "not_finite"
 
+    def __init__(self, num_inference_steps: int, sampler: str, guidance_scale: float) -> None:
+        super().__init__(
+            f"denoising diverged to NaN or infinity with {num_inference_steps} steps of {sampler!r} "
+            f"at guidance scale {guidance_scale}: try more steps, less guidance or another sampler"
+        )
+
+
+class OutOfDeviceMemoryError(FrameditError):
+    """The device has no room for this request, not even alone; it had none for a while."""
+
+    code = "out_of_memory"
+
 
 class NoLongerWantedError(FrameditError):
     """The video was cancelled, deleted, or given to another worker while it was being made."""

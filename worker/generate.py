@@ -23,10 +23,7 @@ def make_video(
     checkpoint = model.checkpoint
     latents = denoise(checkpoint.transformer, checkpoint.schedule, to_generation(request, model), on_step)
     if not latents.isfinite().all():
-        raise NotFiniteError(
-            f"denoising diverged to NaN or infinity with {request.num_inference_steps} steps of {request.sampler!r} "
-            f"at guidance scale {request.guidance_scale}: try more steps, less guidance or another sampler"
-        )
+        raise NotFiniteError(request.num_inference_steps, request.sampler, request.guidance_scale)
     denoise_s = time.perf_counter() - started
     decode_s, encode_s = finish(latents, checkpoint.vae, request.fps, path)
     return Timings(denoise_s=denoise_s, decode_s=decode_s, encode_s=encode_s)

@@ -33,3 +33,14 @@ class NoiseStream:
             noise = torch.randn((1, channels, frames, *area), generator=self._generator)
             return noise.transpose(1, 2).contiguous()
         return torch.randn((1, frames, channels, *area), generator=self._generator)
+
+    def state(self) -> torch.Tensor:
+        """(5056,) uint8: where the stream is. `restore` of another stream with it draws the same from there on."""
+        return self._generator.get_state()
+
+    def restore(self, state: torch.Tensor) -> None:
+        """Go on from where `state` was taken. Raises ValueError for what is no such state."""
+        try:
+            self._generator.set_state(state)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"got a generator state of {state.dtype} {tuple(state.shape)}: {error}") from error

@@ -1,0 +1,118 @@
+"""Whatever happens around a request, its latents are those of the plain loop: random schedules against `denoise`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, multiple, rule, run_state_machine_as_test
+
+from models.generate import Generation
+from models.sampling.samplers import SAMPLERS
+from tests.worker.engines import DESIGNS, RandomPolicy, alone, latents_of, make_generation, make_models, run_out
+from worker.engine import Engine, EngineSettings, Event, Failed
+from worker.snapshot import Snapshot
+
+SEATS = 6
+EXAMPLES = settings(
+    max_examples=12,
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> tuple[str, Generation]:
+    model = draw(st.sampled_from(["class", "text", "none"]))
+    return model, make_generation(
+        model,
+        seed=draw(st.integers(0, 3)),
+        num_inference_steps=draw(st.integers(1, 6)),
+        guidance_scale=draw(st.sampled_from([1.0, 0.0, 3.0, 7.5])),
+        sampler=draw(st.sampled_from(SAMPLERS)),
+        num_frames=draw(st.integers(2, 3)),
+        condition=draw(st.integers(0, 4)),
+        negative=draw(st.integers(0, 4)),
+    )
+
+
+class Schedules(RuleBasedStateMachine):
+    """Requests come, run in random company, are moved to another engine by a snapshot, are cancelled, and end."""
+
+    design: str
+    deterministic: bool
+    requests: Any = Bundle("requests")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models = make_models(self.design)
+        self.engine = self.new_engine()
+        self.wishes: dict[str, tuple[str, Generation]] = {}
+
+    def new_engine(self) -> Engine:
+        return Engine(self.models, RandomPolicy(), EngineSettings(8, SEATS, self.deterministic))
+
+    @rule(target=requests, wish=wishes())
+    def admit(self, wish: tuple[str, Generation]) -> Any:
+        if self.engine.free_seats() == 0:
+            return multiple()
+        request_id = f"request {len(self.wishes)}"
+        self.wishes[request_id] = wish
+        self.engine.admit(request_id, *wish)
+        return request_id
+
+    @rule(seed=st.integers(0, 99), steps=st.integers(1, 5))
+    def step(self, seed: int, steps: int) -> None:
+        self.engine._policy.random.seed(seed)  # type: ignore[attr-defined]
+        for _ in range(steps):
+            self.check(self.engine.step())
+
+    @rule(request_id=consumes(requests))
+    def cancel(self, request_id: str) -> None:
+        self.engine.evict(request_id)
+
+    @rule(request_id=requests)
+    def look(self, request_id: str) -> None:
+        if request_id in self.engine._seats:
+            self.engine.preview(request_id)
+            self.engine.snapshot(request_id)
+
+    @rule()
+    def move(self) -> None:
+        """All of them go on in another engine, as after the loss of a worker."""
+        left, self.engine = self.engine, self.new_engine()
+        for request_id in left._seats:
+            snapshot = Snapshot.from_bytes(left.snapshot(request_id).to_bytes())
+            self.engine.admit(request_id, *self.wishes[request_id], snapshot=snapshot)
+
+    def teardown(self) -> None:
+        self.check(run_out(self.engine))
+
+    def check(self, events: list[Event]) -> None:
+        assert not [event for event in events if isinstance(event, Failed)]
+        for request_id, latents in latents_of(events).items():
+            model, generation = self.wishes[request_id]
+            expected = alone(self.models[model], generation)
+            if self.deterministic:
+                assert torch.equal(latents, expected)
+            else:
+                assert (latents - expected).norm() < 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("deterministic", [True, False], ids=["bit for bit", "fast"])
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_request_gives_what_it_gives_alone(design: str, deterministic: bool) -> None:
+    machine = type("Machine", (Schedules,), {"design": design, "deterministic": deterministic})
+    run_state_machine_as_test(machine, settings=EXAMPLES)

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from jobs import log_context
+
 Status = Literal["queued", "in_progress", "completed", "failed"]
 Priority = Literal["high", "normal", "low"]
 MAX_SEED = 2**31 - 1
@@ -70,7 +72,8 @@ class Artifact(BaseModel):
 class VideoRecord(BaseModel):
     """A request and its state. Times are Unix seconds; `step` of `steps` denoising steps are done.
 
-    `owner` is the id of the API key that asked for it, None where the server runs without keys.
+    `owner` is the id of the API key that asked for it, None where the server runs without keys. `request_id` is that of
+    the HTTP request, which the logs of server and worker name.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,6 +84,7 @@ class VideoRecord(BaseModel):
     created_at: float
     remixed_from_video_id: str | None = None
     owner: str | None = None
+    request_id: str | None = None
 
     step: int = 0
     steps: int = 0
@@ -120,7 +124,10 @@ def new_records(
     remixed_from: str | None = None,
     owner: str | None = None,
 ) -> list[VideoRecord]:
-    """`count` records of the same request, seeds counting up (and round) from the request's."""
+    """`count` records of the same request, seeds counting up (and round) from the request's.
+
+    They keep the id of the HTTP request that is being served (`log_context`).
+    """
     return [
         VideoRecord(
             id=new_video_id(created_at, i),
@@ -129,6 +136,7 @@ def new_records(
             steps=request.num_inference_steps,
             remixed_from_video_id=remixed_from,
             owner=owner,
+            request_id=log_context.current().get("request_id"),
         )
         for i in range(count)
     ]

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, cast
 from redis import Redis
 from redis.client import Pipeline
 
-from jobs import queue
+from jobs import metrics, queue
 from jobs.errors import InvalidRequestError, VideoNotFoundError
 from jobs.events import BELL, EVENT_OF, TELL, progress_data, stream_key, tell
 from jobs.records import Artifact, Status, Timings, VideoError, VideoRecord, is_video_id
@@ -33,14 +33,15 @@ _EXPIRING_KEY = "framedit:videos:expiring"
 # How long an expired video is still known to have been there: its content answers 410, and then 404.
 GONE_SECONDS = 24 * 3600
 
-# KEYS: record, unfinished, queue, job, expiring, events. ARGV: id, owner or "", the states to change from, the event's
-# name and data, then field, value, ...
+# KEYS: record, unfinished, queue, job, expiring, events, totals of the metrics. ARGV: id, owner or "", the states to
+# change from, the event's name and data, the totals that count the change, then field, value, ...
 # Answers the state before, or nothing when there is no record or it has another owner.
 _CHANGE = f"""{TELL}
 local status, owner = unpack(redis.call('HMGET', KEYS[1], 'status', 'worker'))
 if not status or (ARGV[2] ~= '' and ARGV[2] ~= owner) then return false end
 if not string.find(ARGV[3], status, 1, true) then return status end
-redis.call('HSET', KEYS[1], unpack(ARGV, 6))
+redis.call('HSET', KEYS[1], unpack(ARGV, 7))
+for _, total in ipairs(cjson.decode(ARGV[6])) do redis.call('HINCRBY', KEYS[7], total, 1) end
 local after = redis.call('HGET', KEYS[1], 'status')
 if after == '"in_progress"' and status == '"queued"' then redis.call('HINCRBY', KEYS[1], 'attempts', 1) end
 if after == '"completed"' or after == '"failed"' then
@@ -302,6 +303,7 @@ class VideoStore:
                 queue.job_key(record),
                 _EXPIRING_KEY,
                 stream_key(video_id),
+                metrics.TOTALS_KEY,
             ],
             args=[
                 video_id,
@@ -309,6 +311,7 @@ class VideoStore:
                 json.dumps(sources),
                 EVENT_OF[status],
                 json.dumps(event),
+                json.dumps(_counted(record.request.model, fields)),
                 *(part for pair in encoded.items() for part in pair),
             ],
         )
@@ -334,6 +337,12 @@ def _all_keys(record: VideoRecord) -> list[str]:
     """The keys of `_DELETE`."""
     sets = [_ALL_KEY, UNFINISHED_KEY, _EXPIRING_KEY, *([owned_key(record.owner)] if record.owner is not None else [])]
     return [record_key(record.id), queue.queue_key(record), queue.job_key(record), stream_key(record.id), *sets]
+
+
+def _counted(model: str, fields: dict[str, Any]) -> list[str]:
+    if fields.get("status") not in ("completed", "failed"):
+        return []
+    return metrics.ended(model, fields["status"], (fields.get("error") or {}).get("code"))
 
 
 def _encode(fields: dict[str, Any]) -> dict[Any, str]:

@@ -8,9 +8,11 @@ from fastapi import FastAPI
 
 from jobs.settings import Settings
 from server import errors
+from server.access import Access
 from server.body_limit import BodyLimit
 from server.dependencies import Services
-from server.routes import content, events, health, models, videos
+from server.publishing import publishing
+from server.routes import content, events, health, metrics, models, videos
 
 DESCRIPTION = "Text prompts and class labels become videos. The video routes follow the OpenAI videos API."
 
@@ -24,7 +26,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with publishing(services.publisher):
+            yield
         await services.events.aclose()
         services.redis.close()
 
@@ -37,8 +40,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Access, metrics=services.metrics)  # the last one is the outermost
     errors.install(app)
-    for routes in (videos, events, content, models, health):
+    for routes in (videos, events, content, models, health, metrics):
         app.include_router(routes.router)
     return app
 

@@ -8,6 +8,7 @@ from redis import Redis
 
 from jobs.artifacts import ArtifactStore
 from jobs.connection import connect
+from jobs.metrics import Metrics, Publisher
 from jobs.settings import Settings
 from jobs.store import VideoStore
 from server.event_hub import EventHub
@@ -20,6 +21,8 @@ class Services:
     store: VideoStore
     artifacts: ArtifactStore
     events: EventHub
+    metrics: Metrics
+    publisher: Publisher
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -28,7 +31,10 @@ class Services:
         redis = connect(settings.redis_url, settings.redis_timeout_seconds)
         store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
         events = EventHub(settings.redis_url, settings.redis_timeout_seconds)
-        return cls(settings, redis, store, ArtifactStore(settings.artifacts), events)
+        metrics = Metrics()
+        return cls(
+            settings, redis, store, ArtifactStore(settings.artifacts), events, metrics, Publisher(redis, metrics)
+        )
 
 
 def get_services(request: Request) -> Services:

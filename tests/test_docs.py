@@ -17,7 +17,7 @@ from server.validation import CreateVideo, parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("training/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("training/*.md")])
 
 # FastAPI's own, which do not describe themselves.
 SELF_DESCRIPTION = {"GET /docs", "GET /openapi.json"}

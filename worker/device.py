@@ -1,9 +1,15 @@
 """Which device and which number format the models run in."""
 
+import os
+import resource
+import sys
+from pathlib import Path
+
 import torch
 
 from worker.errors import StartupError
 
+_STATM = Path("/proc/self/statm")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -25,3 +31,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return _DTYPES[name]
+
+
+def memory_bytes(device: torch.device) -> int:
+    """What this process holds of the device's memory; of the CPU's, what is resident."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    try:
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not Linux: the most that it ever was, in KiB, or on macOS in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -19,6 +19,7 @@ from jobs.store import VideoStore
 from worker.device import choose_device, choose_dtype
 from worker.errors import StartupError
 from worker.maintenance import Maintenance
+from worker.metrics import Meter
 from worker.queue_worker import VideoWorker
 from worker.resident import ResidentModel, load_models
 from worker.tasks import Workplace, generate
@@ -38,16 +39,19 @@ def run_worker(settings: Settings, burst: bool = False, name: str | None = None)
     device = choose_device(settings.device)
     models = load_models(settings.checkpoints, device, choose_dtype(settings.dtype, device))
     _wait_for(redis)
-    worker = build_worker(settings, redis, models, name or _new_name())
+    meter = Meter(redis, device)
+    worker = build_worker(settings, redis, models, name or _new_name(), meter)
     logger.info("ready: %s on %s", ", ".join(models), device)
     try:
         worker.work(burst=burst)
     finally:
-        _sign_off(redis, models, worker.name)
+        _sign_off(redis, models, worker.name, meter)
         redis.close()
 
 
-def build_worker(settings: Settings, redis: Redis, models: dict[str, ResidentModel], name: str) -> VideoWorker:
+def build_worker(
+    settings: Settings, redis: Redis, models: dict[str, ResidentModel], name: str, meter: Meter
+) -> VideoWorker:
     """A worker over loaded models, announced and with what its dead colleagues left brought back on its way."""
     store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
     maintenance = Maintenance(redis, store, settings.max_attempts)
@@ -55,6 +59,7 @@ def build_worker(settings: Settings, redis: Redis, models: dict[str, ResidentMod
     def on_beat() -> None:
         for model in models.values():
             announce(redis, model.card, name, settings.worker_ttl_seconds)
+        meter.publish(name, settings.worker_ttl_seconds)
         maintenance.run()
 
     place = Workplace(
@@ -64,6 +69,7 @@ def build_worker(settings: Settings, redis: Redis, models: dict[str, ResidentMod
         artifacts=ArtifactStore(settings.artifacts),
         max_attempts=settings.max_attempts,
         stopping=lambda: worker.stop_requested,
+        meter=meter,
     )
     worker = VideoWorker(redis, list(models), name, {TASK: partial(generate, place)}, on_beat)
     return worker
@@ -83,8 +89,9 @@ def _wait_for(redis: Redis) -> None:
             time.sleep(1.0)
 
 
-def _sign_off(redis: Redis, models: dict[str, ResidentModel], name: str) -> None:
+def _sign_off(redis: Redis, models: dict[str, ResidentModel], name: str, meter: Meter) -> None:
     try:
+        meter.publish(name, ttl_seconds=1)
         for model in models:
             withdraw(redis, model, name)
     except RedisError as error:

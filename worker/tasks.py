@@ -10,12 +10,14 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
+from jobs import log_context
 from jobs.artifacts import ArtifactStore
 from jobs.errors import ArtifactStoreError, FrameditError, VideoNotFoundError
 from jobs.records import Artifact, Timings, VideoRecord
 from jobs.store import VideoStore
 from worker.errors import NoLongerWantedError, ShuttingDownError
 from worker.generate import make_video
+from worker.metrics import Meter
 from worker.resident import ResidentModel
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class Workplace:
     artifacts: ArtifactStore
     max_attempts: int
     stopping: Callable[[], bool]
+    meter: Meter
 
 
 def generate(place: Workplace, video_id: str) -> None:
@@ -49,7 +52,14 @@ def generate(place: Workplace, video_id: str) -> None:
     if record is None:
         logger.info("%s: not to be made any more", video_id)
         return
+    with log_context.about(video_id=video_id, request_id=record.request_id):
+        _generate(place, record)
+
+
+def _generate(place: Workplace, record: VideoRecord) -> None:
+    video_id = record.id
     logger.info("%s: started on %s, attempt %d", video_id, record.request.model, record.attempts)
+    place.meter.started(record)
     try:
         artifact, timings = _make(place, record)
     except NoLongerWantedError:
@@ -66,7 +76,8 @@ def generate(place: Workplace, video_id: str) -> None:
 def _make(place: Workplace, record: VideoRecord) -> tuple[Artifact, Timings]:
     with tempfile.TemporaryDirectory(prefix="framedit-") as folder:
         path = Path(folder) / "video.mp4"
-        timings = make_video(record.request, place.models[record.request.model], path, _reporter(place, record.id))
+        on_step = place.meter.timing_steps(record.request, _reporter(place, record.id))
+        timings = make_video(record.request, place.models[record.request.model], path, on_step)
         return place.artifacts.write(record.id, "video", path), timings
 
 
@@ -96,6 +107,7 @@ def _reporter(place: Workplace, video_id: str) -> Callable[[int, int], None]:
 def _deliver(place: Workplace, record: VideoRecord, artifact: Artifact, timings: Timings) -> None:
     if _patiently(place, lambda: place.store.complete(record.id, artifact, timings, place.worker)):
         logger.info("%s: completed, %s", record.id, _in_words(timings))
+        place.meter.completed(record, timings)
         return
     logger.info("%s: finished, but no longer wanted", record.id)
     if not _patiently(place, lambda: _is_anothers(place, record.id)):

@@ -14,6 +14,7 @@ from jobs.artifacts import ArtifactStore
 from jobs.records import VideoRecord, VideoRequest, new_records
 from jobs.store import VideoStore
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS, make_tiny_checkpoint
+from worker.metrics import Meter
 from worker.resident import ResidentModel, load_models
 from worker.tasks import Workplace
 
@@ -74,5 +75,6 @@ class Bench:
 @pytest.fixture
 def bench(redis: Redis, store: VideoStore, models: dict[str, ResidentModel], artifacts_dir: Path) -> Bench:
     stopping: list[bool] = []
-    place = Workplace("w1", models, store, ArtifactStore(artifacts_dir), 3, stopping=lambda: bool(stopping))
+    meter = Meter(redis, torch.device("cpu"))
+    place = Workplace("w1", models, store, ArtifactStore(artifacts_dir), 3, lambda: bool(stopping), meter)
     return Bench(place, redis, stopping)

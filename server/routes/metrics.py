@@ -1,0 +1,39 @@
+"""Everything that the deployment measures, for Prometheus."""
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from jobs.metrics import collect
+from server.dependencies import ServicesDep
+from server.errors import documented
+
+router = APIRouter(tags=["health"])
+
+
+class _Collected(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {"description": "The metrics", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **documented(HTTPStatus.SERVICE_UNAVAILABLE),
+    },
+)
+def metrics(services: ServicesDep) -> Response:
+    """The metrics of all servers and workers; any one server answers for them all."""
+    services.publisher.publish()
+    registry = CollectorRegistry()
+    registry.register(_Collected(collect(services.redis)))
+    return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

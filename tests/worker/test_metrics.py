@@ -1,0 +1,36 @@
+import torch
+
+from jobs.metrics import collect
+from tests.worker.conftest import Bench
+from worker.device import memory_bytes
+from worker.tasks import generate
+
+
+def test_what_a_video_took_is_published(bench: Bench) -> None:
+    record = bench.queue(guidance_scale=2.0)
+    generate(bench.place, record.id)
+    generate(bench.place, bench.queue(guidance_scale=1.0).id)
+    bench.place.meter.publish("w1", ttl_seconds=600)
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in collect(bench.redis)
+        for sample in family.samples
+        if "le" not in sample.labels
+    }
+    assert found["framedit_videos_total", "tiny", "completed"] == 2
+    assert found["framedit_queue_wait_seconds_count",] == 2
+    assert found["framedit_video_seconds_count", "tiny"] == 2
+    for stage in ("denoise", "decode", "encode"):
+        assert found["framedit_stage_seconds_count", stage] == 2
+        assert found["framedit_stage_seconds_sum", stage] > 0
+    assert found["framedit_batch_rows_count",] == 8
+    assert found["framedit_batch_rows_sum",] == 4 * 2 + 4 * 1
+    steps = {key: value for key, value in found.items() if key[0] == "framedit_denoise_step_seconds_count"}
+    assert sorted(steps.values()) == [4, 4]
+
+
+def test_the_memory_of_the_cpu_is_what_is_resident() -> None:
+    before = memory_bytes(torch.device("cpu"))
+    held = torch.ones(64 << 18)  # 64 MiB
+    assert memory_bytes(torch.device("cpu")) > before + (32 << 20)
+    del held

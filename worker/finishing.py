@@ -1,15 +1,139 @@
-"""From latents to a file: decode, encode.
+"""From latents to files: decode, encode, deliver, on a thread beside the next denoising steps.
 
 Shape legend: T frames, C H W latent.
 """
 
+import logging
+import queue
+import tempfile
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
+from jobs.records import Timings
 from models.vae import VideoDecoder
+from worker.memory import is_out_of_memory
+from worker.resident import ResidentModel
 from worker.video import write_mp4
+
+logger = logging.getLogger(__name__)
+
+_MEMORY_PATIENCE_SECONDS = 60.0
+_MEMORY_PAUSE_SECONDS = 0.5
+
+Delivery = TypeVar("Delivery")
+
+
+@dataclass(frozen=True)
+class Finished(Generic[Delivery]):
+    """`delivery` is what `deliver` returned."""
+
+    request_id: str
+    delivery: Delivery
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class FinishFailed:
+    request_id: str
+    error: Exception
+
+
+@dataclass(frozen=True)
+class _Work:
+    request_id: str
+    decoder: VideoDecoder
+    latents: Tensor
+    fps: float
+    ready: torch.cuda.Event | None  # when the device has computed the latents
+
+
+class Finisher(Generic[Delivery]):
+    """Finishes videos one after the other, in the order in which they come.
+
+    `deliver(request_id, folder)` takes the finished files in `folder` to where they belong. It runs on the thread too,
+    and the folder is gone after it. What it raises fails the video, as what decoding and encoding raise does.
+    """
+
+    def __init__(self, deliver: Callable[[str, Path], Delivery], capacity: int = 4) -> None:
+        """`capacity`: with so many videos waiting or at work it is `full`."""
+        self._deliver = deliver
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._waiting: dict[str, _Work] = {}
+        self._num_open = 0
+        self._news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Finished[Delivery] | FinishFailed] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="finishing", daemon=True)
+        self._thread.start()
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to wait: more videos than it can hold would pile up. `submit` takes them all the same."""
+        return len(self) >= self._capacity
+
+    def __len__(self) -> int:
+        """How many videos are waiting, at work, or not yet fetched by `finished`."""
+        with self._lock:
+            return self._num_open
+
+    def submit(self, request_id: str, model: ResidentModel, latents: Tensor, fps: float) -> None:
+        """Take `latents` (1, T, C, H, W), on any device; returns at once."""
+        ready = None
+        if latents.is_cuda:
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready.record(torch.cuda.current_stream(latents.device))
+        with self._lock:
+            self._waiting[request_id] = _Work(request_id, model.checkpoint.vae, latents, fps, ready)
+            self._num_open += 1
+        self._news.put(request_id)
+
+    def drop(self, request_id: str) -> bool:
+        """Forget a video that waits. False for one that is at work, done or unknown: what comes of it, comes."""
+        with self._lock:
+            dropped = self._waiting.pop(request_id, None) is not None
+            self._num_open -= dropped
+        return dropped
+
+    def finished(self) -> list[Finished[Delivery] | FinishFailed]:
+        """What has come to its end since the last call; does not wait."""
+        results = []
+        while not self._results.empty():  # this is the only reader
+            results.append(self._results.get())
+        with self._lock:
+            self._num_open -= len(results)
+        return results
+
+    def close(self) -> None:
+        """Forget what waits, and wait for the end of what is at work."""
+        with self._lock:
+            self._num_open -= len(self._waiting)
+            self._waiting.clear()
+        self._news.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (request_id := self._news.get()) is not None:
+            with self._lock:
+                work = self._waiting.pop(request_id, None)
+            if work is not None:
+                self._results.put(self._finish(work))
+
+    def _finish(self, work: _Work) -> Finished[Delivery] | FinishFailed:
+        try:
+            with tempfile.TemporaryDirectory(prefix="framedit-") as name:
+                folder = Path(name)
+                decode_s, encode_s = _finish_beside(work, folder)
+                delivery = self._deliver(work.request_id, folder)
+            return Finished(work.request_id, delivery, Timings(decode_s=decode_s, encode_s=encode_s))
+        except Exception as error:
+            return FinishFailed(work.request_id, error)
 
 
 def finish(latents: Tensor, decoder: VideoDecoder, fps: float, path: Path) -> tuple[float, float]:
@@ -18,7 +142,33 @@ def finish(latents: Tensor, decoder: VideoDecoder, fps: float, path: Path) -> tu
     Raises as `VideoDecoder.decode` and `write_mp4` do.
     """
     started = time.perf_counter()
-    frames = decoder.decode(latents)
+    frames = _decode(latents, decoder)
     decoded = time.perf_counter()
     write_mp4(frames.numpy(), path, fps)
     return decoded - started, time.perf_counter() - decoded
+
+
+def _finish_beside(work: _Work, folder: Path) -> tuple[float, float]:
+    """`finish`, on CUDA in a stream of its own: in the engine's it would wait for the steps, and they for it."""
+    path = folder / "video.mp4"
+    if work.ready is None:
+        return finish(work.latents, work.decoder, work.fps, path)
+    stream = torch.cuda.Stream(work.latents.device)  # type: ignore[no-untyped-call]
+    stream.wait_event(work.ready)
+    work.latents.record_stream(stream)
+    with torch.cuda.stream(stream):
+        return finish(work.latents, work.decoder, work.fps, path)
+
+
+def _decode(latents: Tensor, decoder: VideoDecoder) -> Tensor:
+    """Decoding shares the device with what denoises: when there is no memory for it, there may be some in a while."""
+    give_up_at = time.monotonic() + _MEMORY_PATIENCE_SECONDS
+    while True:
+        try:
+            return decoder.decode(latents)
+        except Exception as error:
+            if not is_out_of_memory(error) or time.monotonic() > give_up_at:
+                raise
+            logger.warning("no memory to decode %d frames, trying again: %s", latents.shape[1], error)
+        torch.cuda.empty_cache()
+        time.sleep(_MEMORY_PAUSE_SECONDS)

@@ -5,13 +5,13 @@ import os
 import secrets
 import shutil
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from jobs.errors import ArtifactStoreError
-from jobs.records import Artifact, is_video_id
+from jobs.records import Artifact, ArtifactKind, is_video_id
 
-Kind = Literal["video", "thumbnail", "spritesheet"]
-_ENDINGS: dict[Kind, str] = {"video": "mp4", "thumbnail": "webp", "spritesheet": "jpg"}
+_ENDINGS: dict[ArtifactKind, str] = {"video": "mp4", "thumbnail": "webp", "spritesheet": "jpg"}
+KINDS = tuple(_ENDINGS)
 _COPY_BYTES = 1 << 20
 
 
@@ -21,11 +21,11 @@ class ArtifactStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def path(self, video_id: str, kind: Kind = "video") -> Path:
+    def path(self, video_id: str, kind: ArtifactKind = "video") -> Path:
         """Where the file is, or will be."""
-        return self._folder(video_id) / f"{kind}.{_ENDINGS[kind]}"
+        return self._folder(video_id) / file_name(kind)
 
-    def write(self, video_id: str, kind: Kind, source_file: Path) -> Artifact:
+    def write(self, video_id: str, kind: ArtifactKind, source_file: Path) -> Artifact:
         """Store a copy of a file, whole or not at all, and on the disk when this returns.
 
         :raises ArtifactStoreError: when it cannot be written.
@@ -45,14 +45,14 @@ class ArtifactStore:
             raise ArtifactStoreError(f"cannot store the {kind} of {video_id}: {error.strerror}") from error
         return artifact
 
-    def open(self, video_id: str, kind: Kind = "video") -> BinaryIO:
+    def open(self, video_id: str, kind: ArtifactKind = "video") -> BinaryIO:
         """:raises ArtifactStoreError: when there is no such file."""
         try:
             return self.path(video_id, kind).open("rb")
         except OSError as error:
             raise ArtifactStoreError(f"cannot open the {kind} of {video_id}: {error.strerror}") from error
 
-    def exists(self, video_id: str, kind: Kind = "video") -> bool:
+    def exists(self, video_id: str, kind: ArtifactKind = "video") -> bool:
         return self.path(video_id, kind).is_file()
 
     def delete(self, video_id: str) -> None:
@@ -81,6 +81,10 @@ class ArtifactStore:
         if not is_video_id(video_id):
             raise ArtifactStoreError(f"{video_id!r} is not the id of a video")
         return self._root / video_id
+
+
+def file_name(kind: ArtifactKind) -> str:
+    return f"{kind}.{_ENDINGS[kind]}"
 
 
 def _copy_durably(source_file: Path, target: Path) -> Artifact:

@@ -10,6 +10,7 @@ from jobs import log_context
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 Priority = Literal["high", "normal", "low"]
+ArtifactKind = Literal["video", "thumbnail", "spritesheet"]
 MAX_SEED = 2**31 - 1
 
 _ID_PATTERN = re.compile(r"video_[0-9a-f]{32}")
@@ -97,7 +98,7 @@ class VideoRecord(BaseModel):
     expires_at: float | None = None
     error: VideoError | None = None
     timings: Timings = Timings()
-    artifact: Artifact | None = None
+    artifacts: dict[ArtifactKind, Artifact] = {}
 
 
 def new_video_id(created_at: float, index: int = 0) -> str:

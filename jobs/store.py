@@ -14,7 +14,7 @@ is told to those who follow the video (`jobs/events.py`).
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -24,7 +24,7 @@ from redis.client import Pipeline
 from jobs import metrics, queue
 from jobs.errors import InvalidRequestError, VideoNotFoundError
 from jobs.events import BELL, EVENT_OF, TELL, progress_data, stream_key, tell
-from jobs.records import Artifact, Status, Timings, VideoError, VideoRecord, is_video_id
+from jobs.records import Artifact, ArtifactKind, Status, Timings, VideoError, VideoRecord, is_video_id
 
 _ALL_KEY = "framedit:videos"
 UNFINISHED_KEY = "framedit:videos:unfinished"
@@ -200,8 +200,14 @@ class VideoStore:
         fields = {"step": step, "steps": steps, "progress": min(99, 100 * step // max(1, steps))}
         return self._change(video_id, ("in_progress",), fields, worker, preview)
 
-    def complete(self, video_id: str, artifact: Artifact, timings: Timings, worker: str | None = None) -> bool:
-        """in_progress -> completed. To be called once the file is in the artifact store.
+    def complete(
+        self,
+        video_id: str,
+        artifacts: Mapping[ArtifactKind, Artifact],
+        timings: Timings,
+        worker: str | None = None,
+    ) -> bool:
+        """in_progress -> completed. To be called once the files are in the artifact store.
 
         False when the video was cancelled, deleted or given to another worker: the caller then leaves no file behind,
         unless the record is now another worker's.
@@ -210,7 +216,7 @@ class VideoStore:
             "status": "completed",
             "progress": 100,
             **self._end(),
-            "artifact": artifact.model_dump(),
+            "artifacts": {kind: artifact.model_dump() for kind, artifact in artifacts.items()},
             "timings": timings.model_dump(),
         }
         return self._change(video_id, ("in_progress",), fields, worker)

@@ -16,9 +16,11 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from jobs.artifacts import file_name
 from jobs.records import Timings
 from models.vae import VideoDecoder
 from worker.memory import is_out_of_memory
+from worker.pictures import write_spritesheet, write_thumbnail
 from worker.resident import ResidentModel
 from worker.video import write_mp4
 
@@ -136,28 +138,34 @@ class Finisher(Generic[Delivery]):
             return FinishFailed(work.request_id, error)
 
 
-def finish(latents: Tensor, decoder: VideoDecoder, fps: float, path: Path) -> tuple[float, float]:
-    """Write the video of `latents` (1, T, C, H, W) to `path`; the seconds that decoding and encoding took.
+def finish(
+    latents: Tensor, decoder: VideoDecoder, fps: float, path: Path, pictures: Path | None = None
+) -> tuple[float, float]:
+    """Write the video of `latents` (1, T, C, H, W) to `path`, and its still pictures into the folder `pictures`;
+    the seconds that decoding and encoding took.
 
     Raises as `VideoDecoder.decode` and `write_mp4` do.
     """
     started = time.perf_counter()
-    frames = _decode(latents, decoder)
+    frames = _decode(latents, decoder).numpy()
     decoded = time.perf_counter()
-    write_mp4(frames.numpy(), path, fps)
+    write_mp4(frames, path, fps)
+    if pictures is not None:
+        write_thumbnail(frames, pictures / file_name("thumbnail"))
+        write_spritesheet(frames, pictures / file_name("spritesheet"))
     return decoded - started, time.perf_counter() - decoded
 
 
 def _finish_beside(work: _Work, folder: Path) -> tuple[float, float]:
     """`finish`, on CUDA in a stream of its own: in the engine's it would wait for the steps, and they for it."""
-    path = folder / "video.mp4"
+    path = folder / file_name("video")
     if work.ready is None:
-        return finish(work.latents, work.decoder, work.fps, path)
+        return finish(work.latents, work.decoder, work.fps, path, folder)
     stream = torch.cuda.Stream(work.latents.device)  # type: ignore[no-untyped-call]
     stream.wait_event(work.ready)
     work.latents.record_stream(stream)
     with torch.cuda.stream(stream):
-        return finish(work.latents, work.decoder, work.fps, path)
+        return finish(work.latents, work.decoder, work.fps, path, folder)
 
 
 def _decode(latents: Tensor, decoder: VideoDecoder) -> Tensor:

@@ -12,9 +12,13 @@ from worker.resident import ResidentModel
 
 
 def make_video(
-    request: VideoRequest, model: ResidentModel, path: Path, on_step: Callable[[int, int], None] | None = None
+    request: VideoRequest,
+    model: ResidentModel,
+    path: Path,
+    on_step: Callable[[int, int], None] | None = None,
+    pictures: Path | None = None,
 ) -> Timings:
-    """Write the MP4 of `request` to `path`; the seconds that each stage took.
+    """Write the MP4 of `request` to `path`, its still pictures into `pictures`; the seconds that each stage took.
 
     `on_step(steps done, steps in all)` is called after each denoising step; what it raises ends the work. Raises
     `ValueError` for what the checkpoint does not take, `NotFiniteError`, and `EncodeError`.
@@ -25,7 +29,7 @@ def make_video(
     if not latents.isfinite().all():
         raise NotFiniteError(request.num_inference_steps, request.sampler, request.guidance_scale)
     denoise_s = time.perf_counter() - started
-    decode_s, encode_s = finish(latents, checkpoint.vae, request.fps, path)
+    decode_s, encode_s = finish(latents, checkpoint.vae, request.fps, path, pictures)
     return Timings(denoise_s=denoise_s, decode_s=decode_s, encode_s=encode_s)
 
 

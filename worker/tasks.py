@@ -11,9 +11,9 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from jobs import log_context
-from jobs.artifacts import ArtifactStore
+from jobs.artifacts import KINDS, ArtifactStore, file_name
 from jobs.errors import ArtifactStoreError, FrameditError, VideoNotFoundError
-from jobs.records import Artifact, Timings, VideoRecord
+from jobs.records import Artifact, ArtifactKind, Timings, VideoRecord
 from jobs.store import VideoStore
 from worker.errors import NoLongerWantedError, ShuttingDownError
 from worker.generate import make_video
@@ -27,6 +27,7 @@ _RETRY_SECONDS = 0.5
 _FAREWELL_SECONDS = 5.0
 
 Answer = TypeVar("Answer")
+Artifacts = Mapping[ArtifactKind, Artifact]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def _generate(place: Workplace, record: VideoRecord) -> None:
     logger.info("%s: started on %s, attempt %d", video_id, record.request.model, record.attempts)
     place.meter.started(record)
     try:
-        artifact, timings = _make(place, record)
+        artifacts, timings = _make(place, record)
     except NoLongerWantedError:
         logger.info("%s: stopped, it is no longer wanted", video_id)
     except ShuttingDownError:
@@ -70,15 +71,16 @@ def _generate(place: Workplace, record: VideoRecord) -> None:
     except Exception as error:
         _fail(place, record, error)
     else:
-        _deliver(place, record, artifact, timings)
+        _deliver(place, record, artifacts, timings)
 
 
-def _make(place: Workplace, record: VideoRecord) -> tuple[Artifact, Timings]:
-    with tempfile.TemporaryDirectory(prefix="framedit-") as folder:
-        path = Path(folder) / "video.mp4"
+def _make(place: Workplace, record: VideoRecord) -> tuple[Artifacts, Timings]:
+    with tempfile.TemporaryDirectory(prefix="framedit-") as name:
+        folder = Path(name)
         on_step = place.meter.timing_steps(record.request, _reporter(place, record.id))
-        timings = make_video(record.request, place.models[record.request.model], path, on_step)
-        return place.artifacts.write(record.id, "video", path), timings
+        model = place.models[record.request.model]
+        timings = make_video(record.request, model, folder / file_name("video"), on_step, folder)
+        return {kind: place.artifacts.write(record.id, kind, folder / file_name(kind)) for kind in KINDS}, timings
 
 
 def _reporter(place: Workplace, video_id: str) -> Callable[[int, int], None]:
@@ -104,8 +106,8 @@ def _reporter(place: Workplace, video_id: str) -> Callable[[int, int], None]:
     return report
 
 
-def _deliver(place: Workplace, record: VideoRecord, artifact: Artifact, timings: Timings) -> None:
-    if _patiently(place, lambda: place.store.complete(record.id, artifact, timings, place.worker)):
+def _deliver(place: Workplace, record: VideoRecord, artifacts: Artifacts, timings: Timings) -> None:
+    if _patiently(place, lambda: place.store.complete(record.id, artifacts, timings, place.worker)):
         logger.info("%s: completed, %s", record.id, _in_words(timings))
         place.meter.completed(record, timings)
         return

@@ -1,27 +1,27 @@
-"""A video's file."""
+"""A video's files."""
 
 import re
 import time
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
-from jobs.errors import InvalidRequestError, VideoFailedError, VideoGoneError, VideoNotReadyError
-from jobs.records import VideoRecord
+from jobs.errors import VideoFailedError, VideoGoneError, VideoNotReadyError
+from jobs.records import ArtifactKind, VideoRecord
 from server.dependencies import ServicesDep
 from server.errors import RangeNotSatisfiableError, documented
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
-VARIANTS = ("video",)
 _MAX_NAME_CHARACTERS = 60
 
-_MP4 = {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}
+_MEDIA_TYPES: dict[ArtifactKind, str] = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
+_FILE = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in _MEDIA_TYPES.values()}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file", "content": _MP4},
-    206: {"description": "The part of the file that `Range` asks for", "content": _MP4},
+    200: {"description": "The file", "content": _FILE},
+    206: {"description": "The part of the file that `Range` asks for", "content": _FILE},
     304: {"description": "The client has it already (`If-None-Match`)"},
     **documented(
         HTTPStatus.BAD_REQUEST,
@@ -40,29 +40,28 @@ def video_content(
     video_id: str,
     services: ServicesDep,
     request: Request,
-    variant: Annotated[str, Query(description=f"One of {', '.join(VARIANTS)}")] = "video",
+    variant: ArtifactKind = "video",
 ) -> Response:
-    """The MP4, H.264. Not ready yet: 409; failed: 404 with the reason; expired: 410."""
-    if variant not in VARIANTS:
-        raise InvalidRequestError(f"variant is {variant!r}; allowed is: {', '.join(VARIANTS)}", "variant")
+    """The MP4 (H.264), its thumbnail (WebP), or up to 16 of its frames on one sheet (JPEG).
+
+    Not ready yet: 409; failed: 404 with the reason; expired: 410.
+    """
     record = services.store.get(video_id)
     _check_available(record)
-    path = services.artifacts.path(video_id)
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        raise VideoGoneError(f"the file of {video_id} is no longer there") from None
-    assert record.artifact is not None
-    headers = {"ETag": f'"{record.artifact.sha256}"', "Cache-Control": "private, no-cache"}
+    artifact = record.artifacts.get(variant)
+    path = services.artifacts.path(video_id, variant)
+    if artifact is None or not path.is_file():
+        raise VideoGoneError(f"the {variant} of {video_id} is no longer there")
+    headers = {"ETag": f'"{artifact.sha256}"', "Cache-Control": "private, no-cache"}
     if _client_has(headers["ETag"], request):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    _check_range(request, stat.st_size)
+    _check_range(request, headers["ETag"], artifact.num_bytes)
     return FileResponse(
         path,
         headers=headers,
-        media_type="video/mp4",
-        filename=_file_name(record),
-        stat_result=stat,
+        media_type=_MEDIA_TYPES[variant],
+        filename=_file_name(record, path.suffix),
+        stat_result=path.stat(),
         content_disposition_type="inline",
     )
 
@@ -82,18 +81,22 @@ def _client_has(etag: str, request: Request) -> bool:
     return asked.strip() == "*" or etag in (tag.strip().removeprefix("W/") for tag in asked.split(","))
 
 
-def _check_range(request: Request, num_bytes: int) -> None:
-    """Leave to `FileResponse` only what it can serve: a header that is no range is to be ignored (RFC 9110, 14.2)."""
+def _check_range(request: Request, etag: str, num_bytes: int) -> None:
+    """Leave to `FileResponse` only what it can serve: what is no range of this file is to be ignored (RFC 9110, 14.2).
+
+    So are several ranges at once, for which no player asks.
+    """
     asked = request.headers.get("range", "")
     parts = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", asked.strip(), re.ASCII | re.IGNORECASE)
     first, last = parts.groups() if parts else ("", "")
-    if not (first or last) or (first and last and int(last) < int(first)):
+    is_none = not (first or last) or bool(first and last and int(last) < int(first))
+    if is_none or request.method == "HEAD" or request.headers.get("if-range", etag) != etag:
         request.scope["headers"] = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
     elif (first and int(first) >= num_bytes) or (not first and int(last) == 0):
         raise RangeNotSatisfiableError(asked, num_bytes)
 
 
-def _file_name(record: VideoRecord) -> str:
+def _file_name(record: VideoRecord, ending: str) -> str:
     """A few words of what the video shows, and enough of the id to tell two apart."""
     words = "-".join(re.findall(r"\w+", (record.request.prompt or record.request.class_name or record.request.model)))
-    return f"{words[:_MAX_NAME_CHARACTERS].rstrip('-').lower()}-{record.id[-6:]}.mp4"
+    return f"{words[:_MAX_NAME_CHARACTERS].rstrip('-').lower()}-{record.id[-6:]}{ending}"

@@ -81,7 +81,7 @@ def test_a_video_that_ends_counts_once_however_often_that_is_said(redis: Redis, 
     store.create(done, cancelled)
     store.start(done.id, "w1")
     for _ in range(2):
-        assert store.complete(done.id, Artifact(num_bytes=1, sha256="0"), Timings(), "w1")
+        assert store.complete(done.id, {"video": Artifact(num_bytes=1, sha256="0")}, Timings(), "w1")
         store.cancel(cancelled.id)
         store.cancel(done.id)
     families = collect(redis)

@@ -8,12 +8,12 @@ from rq.serializers import JSONSerializer
 
 from jobs import queue
 from jobs.errors import InvalidRequestError, VideoNotFoundError
-from jobs.records import MAX_SEED, Artifact, Timings, VideoRecord, new_records
+from jobs.records import MAX_SEED, Artifact, ArtifactKind, Timings, VideoRecord, new_records
 from jobs.store import VideoStore
 
 from .making import make_record, make_request
 
-ARTIFACT = Artifact(num_bytes=5, sha256="0" * 64)
+ARTIFACTS: dict[ArtifactKind, Artifact] = {"video": Artifact(num_bytes=5, sha256="0" * 64)}
 TIMINGS = Timings(denoise_s=1.5, decode_s=0.25, encode_s=0.125)
 
 
@@ -64,9 +64,9 @@ def test_the_way_from_queued_to_completed(store: VideoStore, record: VideoRecord
     assert started.started_at is not None
     assert store.progress(record.id, 5, 20, worker="w1")
     assert store.get(record.id).progress == 25
-    assert store.complete(record.id, ARTIFACT, TIMINGS, worker="w1")
+    assert store.complete(record.id, ARTIFACTS, TIMINGS, worker="w1")
     done = store.get(record.id)
-    assert (done.status, done.progress, done.artifact, done.timings) == ("completed", 100, ARTIFACT, TIMINGS)
+    assert (done.status, done.progress, done.artifacts, done.timings) == ("completed", 100, ARTIFACTS, TIMINGS)
     assert done.completed_at is not None
     assert done.expires_at is None
     assert store.unfinished() == []
@@ -79,7 +79,7 @@ def test_progress_stays_below_100_until_completed(store: VideoStore, started: Vi
 
 def test_a_completed_video_expires_where_the_settings_say_so(redis: Redis, started: VideoRecord) -> None:
     store = VideoStore(redis, video_ttl_seconds=60)
-    store.complete(started.id, ARTIFACT, TIMINGS)
+    store.complete(started.id, ARTIFACTS, TIMINGS)
     done = store.get(started.id)
     assert done.completed_at is not None
     assert done.expires_at == done.completed_at + 60
@@ -88,7 +88,7 @@ def test_a_completed_video_expires_where_the_settings_say_so(redis: Redis, start
 def test_a_terminal_state_is_never_overwritten(store: VideoStore, started: VideoRecord) -> None:
     assert store.fail(started.id, "decoder", "no", worker="w1")
     failed = store.get(started.id)
-    assert not store.complete(started.id, ARTIFACT, TIMINGS, worker="w1")
+    assert not store.complete(started.id, ARTIFACTS, TIMINGS, worker="w1")
     assert not store.progress(started.id, 9, 20, worker="w1")
     assert not store.requeue(started.id)
     assert store.start(started.id, "w2") is None
@@ -98,7 +98,7 @@ def test_a_terminal_state_is_never_overwritten(store: VideoStore, started: Video
 
 
 def test_a_completed_video_cannot_be_cancelled(store: VideoStore, started: VideoRecord) -> None:
-    store.complete(started.id, ARTIFACT, TIMINGS)
+    store.complete(started.id, ARTIFACTS, TIMINGS)
     assert store.cancel(started.id).status == "completed"
 
 
@@ -106,7 +106,7 @@ def test_a_deleted_record_is_never_written_to_again(redis: Redis, store: VideoSt
     store.delete(started.id)
     assert not store.wanted(started.id, "w1")
     assert not store.progress(started.id, 3, 20, worker="w1")
-    assert not store.complete(started.id, ARTIFACT, TIMINGS, worker="w1")
+    assert not store.complete(started.id, ARTIFACTS, TIMINGS, worker="w1")
     assert not store.fail(started.id, "decoder", "no")
     assert not store.requeue(started.id)
     assert store.start(started.id, "w2") is None
@@ -154,9 +154,9 @@ def test_a_video_is_started_once(store: VideoStore, started: VideoRecord) -> Non
 
 def test_repeating_a_change_whose_answer_was_lost_is_harmless(store: VideoStore, started: VideoRecord) -> None:
     assert store.start(started.id, "w1") == started
-    assert store.complete(started.id, ARTIFACT, TIMINGS, worker="w1")
+    assert store.complete(started.id, ARTIFACTS, TIMINGS, worker="w1")
     done = store.get(started.id)
-    assert store.complete(started.id, ARTIFACT, TIMINGS, worker="w1")
+    assert store.complete(started.id, ARTIFACTS, TIMINGS, worker="w1")
     assert store.get(started.id) == done
 
 
@@ -175,9 +175,9 @@ def test_a_requeued_video_is_another_worker_s(redis: Redis, store: VideoStore, s
     # The first worker was only slow: nothing of what it does counts any more.
     assert not store.wanted(started.id, "w1")
     assert not store.progress(started.id, 19, 20, worker="w1")
-    assert not store.complete(started.id, ARTIFACT, TIMINGS, worker="w1")
+    assert not store.complete(started.id, ARTIFACTS, TIMINGS, worker="w1")
     assert not store.fail(started.id, "x", "y", worker="w1")
-    assert store.complete(started.id, ARTIFACT, TIMINGS, worker="w2")
+    assert store.complete(started.id, ARTIFACTS, TIMINGS, worker="w2")
 
 
 def test_requeueing_leaves_one_job_that_can_be_run(redis: Redis, store: VideoStore, started: VideoRecord) -> None:
@@ -195,7 +195,7 @@ def test_of_many_who_finish_a_video_one_wins(store: VideoStore, started: VideoRe
     def finish(how: str) -> None:
         barrier.wait()
         if how == "complete":
-            store.complete(started.id, ARTIFACT, TIMINGS)
+            store.complete(started.id, ARTIFACTS, TIMINGS)
         else:
             store.fail(started.id, how, how)
         found = store.get(started.id)

@@ -9,12 +9,12 @@ from redis import Redis
 from redis.client import Pipeline
 
 from jobs.errors import FrameditError
-from jobs.records import Artifact, Timings, VideoRecord, new_records
+from jobs.records import Artifact, ArtifactKind, Timings, VideoRecord, new_records
 from jobs.store import VideoStore
 
 from .making import make_record, make_request
 
-ARTIFACT = Artifact(num_bytes=5, sha256="0" * 64)
+ARTIFACTS: dict[ArtifactKind, Artifact] = {"video": Artifact(num_bytes=5, sha256="0" * 64)}
 
 
 def owned(owner: str, count: int = 1) -> list[VideoRecord]:
@@ -87,7 +87,7 @@ def test_what_has_ended_expires_and_nothing_else(redis: Redis) -> None:
     completed, failed, waiting = owned("key_a", 3)
     store.create(completed, failed, waiting)
     store.start(completed.id, "w1")
-    store.complete(completed.id, ARTIFACT, Timings())
+    store.complete(completed.id, ARTIFACTS, Timings())
     store.fail(failed.id, "x", "y")
     assert store.expired() == []
     assert redis.zrange("framedit:videos:expiring", 0, -1) == [completed.id.encode(), failed.id.encode()]

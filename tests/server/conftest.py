@@ -7,9 +7,9 @@ import httpx
 import pytest
 from redis import Redis
 
-from jobs.artifacts import ArtifactStore
+from jobs.artifacts import KINDS, ArtifactStore
 from jobs.cards import ModelCard, announce
-from jobs.records import Timings
+from jobs.records import Artifact, ArtifactKind, Timings
 from jobs.settings import Settings
 from jobs.store import VideoStore
 
@@ -46,7 +46,10 @@ def finish(store: VideoStore, settings: Settings, tmp_path: Path) -> Callable[[s
         source = tmp_path / "made.mp4"
         source.write_bytes(content)
         assert store.start(video_id, "w1") is not None
-        artifact = artifacts.write(video_id, "video", source)
-        assert store.complete(video_id, artifact, Timings(denoise_s=1.0, decode_s=0.5, encode_s=0.25), "w1")
+        made: dict[ArtifactKind, Artifact] = {"video": artifacts.write(video_id, "video", source)}
+        for kind in KINDS[1:]:
+            source.write_bytes(f"the {kind} of ".encode() + content[:10])
+            made[kind] = artifacts.write(video_id, kind, source)
+        assert store.complete(video_id, made, Timings(denoise_s=1.0, decode_s=0.5, encode_s=0.25), "w1")
 
     return finish

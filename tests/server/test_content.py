@@ -38,6 +38,7 @@ def test_head_tells_what_get_would(http: httpx.Client, url: str) -> None:
     head, get = http.head(url), http.get(url)
     assert head.status_code == 200
     assert head.content == b""
+    assert http.head(url, headers={"range": "bytes=0-1"}).headers["content-length"] == "200000"
     for name in ("content-length", "etag", "content-type", "accept-ranges", "content-disposition"):
         assert head.headers[name] == get.headers[name]
 
@@ -71,7 +72,7 @@ def test_a_part_that_is_not_there(http: httpx.Client, url: str, asked: str) -> N
 
 
 @pytest.mark.parametrize(
-    "asked", ["bytes=5-2", "bytes=-", "bytes", "lines=1-2", "bytes=a-b", "bytes=" + "9" * 5000 + "-"]
+    "asked", ["bytes=5-2", "bytes=-", "bytes=0-1,5-6", "bytes", "lines=1-2", "bytes=a-b", "bytes=" + "9" * 5000 + "-"]
 )
 def test_what_is_no_range_is_ignored(http: httpx.Client, url: str, asked: str) -> None:
     answer = http.get(url, headers={"range": asked})
@@ -85,7 +86,8 @@ def test_a_client_that_has_the_file_is_not_sent_it_again(http: httpx.Client, url
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
     assert http.get(url, headers={"if-none-match": '"other"'}).status_code == 200
     assert http.get(url, headers={"if-range": etag, "range": "bytes=0-1"}).status_code == 206
-    assert http.get(url, headers={"if-range": '"other"', "range": "bytes=0-1"}).status_code == 200
+    for asked in ("bytes=0-1", "bytes=200000-"):
+        assert http.get(url, headers={"if-range": '"other"', "range": asked}).content == CONTENT
 
 
 def test_a_video_that_is_not_ready(http: httpx.Client, store: VideoStore, video_id: str) -> None:
@@ -119,9 +121,22 @@ def test_a_video_whose_file_was_removed(http: httpx.Client, settings: Settings, 
 
 
 def test_a_variant_that_there_is_not(http: httpx.Client, url: str) -> None:
-    answer = http.get(url, params={"variant": "spritesheet"})
+    answer = http.get(url, params={"variant": "audio"})
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"] == "variant is 'spritesheet'; allowed is: video"
+    message = "variant is 'audio'; it should be 'video', 'thumbnail' or 'spritesheet'"
+    assert answer.json()["error"]["message"] == message
+    assert answer.json()["error"]["param"] == "variant"
+
+
+@pytest.mark.parametrize(
+    ("variant", "media_type", "ending"), [("thumbnail", "image/webp", "webp"), ("spritesheet", "image/jpeg", "jpg")]
+)
+def test_the_pictures(http: httpx.Client, url: str, video_id: str, variant: str, media_type: str, ending: str) -> None:
+    answer = http.get(url, params={"variant": variant})
+    assert answer.content == f"the {variant} of ".encode() + CONTENT[:10]
+    assert answer.headers["content-type"] == media_type
+    assert answer.headers["etag"] != http.get(url).headers["etag"]
+    assert answer.headers["content-disposition"].endswith(f'-{video_id[-6:]}.{ending}"')
 
 
 def test_a_prompt_in_another_script_names_the_file(http: httpx.Client, finish: Callable[[str, bytes], None]) -> None:

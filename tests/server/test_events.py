@@ -11,7 +11,7 @@ from redis import Redis
 from jobs.cards import ModelCard, announce
 from jobs.connection import connect
 from jobs.events import stream_key
-from jobs.records import Artifact, Timings
+from jobs.records import Artifact, ArtifactKind, Timings
 from jobs.settings import Settings
 from jobs.store import VideoStore
 from server.routes import events
@@ -20,7 +20,7 @@ from .event_stream import Event, following
 from .serving import serving
 
 Finish = Callable[[str, bytes], None]
-ARTIFACT = Artifact(num_bytes=1, sha256="0" * 64)
+ARTIFACTS: dict[ArtifactKind, Artifact] = {"video": Artifact(num_bytes=1, sha256="0" * 64)}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_video_is_followed_from_the_queue_to_its_end(http: httpx.Client, store
             assert (event.data["step"], event.data["progress"]) == (step, 5 * step)
             assert event.data["eta_seconds"] > 0
             assert event.data["preview"] == "data:image/webp;base64,AA=="
-        assert store.complete(video_id, ARTIFACT, Timings(), "w1")
+        assert store.complete(video_id, ARTIFACTS, Timings(), "w1")
         [last] = told
         assert (last.name, last.data) == ("completed", http.get(f"/v1/videos/{video_id}").json())
 
@@ -72,7 +72,7 @@ def test_who_comes_back_has_missed_nothing(http: httpx.Client, store: VideoStore
     with following(http, video_id, seen.id) as told:
         missed = list(islice(told, 5))
         assert [event.data["step"] for event in missed] == [1, 2, 3, 4, 5]
-        store.complete(video_id, ARTIFACT, Timings(), "w1")
+        store.complete(video_id, ARTIFACTS, Timings(), "w1")
         assert names(told) == ["completed"]
     with following(http, video_id, missed[2].id) as told:
         rest = list(told)
@@ -86,7 +86,7 @@ def test_an_id_that_is_none_tells_the_present_state(
     http: httpx.Client, redis: Redis, store: VideoStore, video_id: str, forgotten: bool
 ) -> None:
     store.start(video_id, "w1")
-    store.complete(video_id, ARTIFACT, Timings(), "w1")
+    store.complete(video_id, ARTIFACTS, Timings(), "w1")
     if forgotten:
         redis.delete(stream_key(video_id))
     for garbage in (None, "", "x", "1-2-3", "9" * 30 + "-0", "-"):
@@ -100,7 +100,7 @@ def test_a_stream_stays_short_and_ends_after_its_video(redis: Redis, store: Vide
         store.progress(video_id, step, 200, "w1")
     assert redis.xlen(stream_key(video_id)) == 64
     assert redis.ttl(stream_key(video_id)) == -1
-    store.complete(video_id, ARTIFACT, Timings(), "w1")
+    store.complete(video_id, ARTIFACTS, Timings(), "w1")
     assert 0 < redis.ttl(stream_key(video_id)) <= 3600
 
 

@@ -46,6 +46,8 @@ def test_create_and_poll_then_download(client: OpenAI, store: VideoStore, finish
     worker.join()
     assert (video.status, video.progress) == ("completed", 100)
     client.videos.download_content(video.id, variant="video").write_to_file(tmp_path / "out.mp4")
+    assert client.videos.download_content(video.id, variant="thumbnail").read() == b"the thumbnail of the file"
+    assert client.videos.download_content(video.id, variant="spritesheet").read() == b"the spritesheet of the file"
     assert (tmp_path / "out.mp4").read_bytes() == b"the file"
 
 

@@ -42,6 +42,8 @@ RedisUrl = Annotated[
     str | None, typer.Option("--redis-url", help="redis://host:port/0 or unix:///path.", show_default="$REDIS_URL")
 ]
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
 
 def _print_version(wanted: bool) -> None:
     if not wanted:
@@ -218,18 +220,27 @@ def inspect(folder: Annotated[Path, typer.Argument(help="A checkpoint folder.")]
         typer.echo(describe(folder))
 
 
+@app.command(epilog=_EPILOG)
+def config(json: Json = False) -> None:
+    """Print the settings in force and where each is from; secrets are hidden.
+
+    The environment goes before a file .env in the present folder, which goes before the defaults.
+    """
+    with _errors_in_one_line():
+        from cli.config import as_json, as_table
+        from jobs.effective import read_settings
+        from jobs.settings import ClientSettings, Settings
+
+        show = as_json if json else as_table
+        typer.echo(show(read_settings(Settings, {}), read_settings(ClientSettings, {})))
+
+
 def _settings(**given: Any) -> "Settings":
     """The settings, an option before its variable."""
-    from pydantic import ValidationError
-
+    from jobs.effective import read_settings
     from jobs.settings import Settings
-    from worker.errors import StartupError
 
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        faults = (f"{fault['loc'][0]} is {fault['input']!r}: {fault['msg']}" for fault in error.errors())
-        raise StartupError("; ".join(faults)) from None
+    return read_settings(Settings, given).settings
 
 
 def _require_redis(settings: "Settings", who: str) -> None:
@@ -241,8 +252,9 @@ def _require_redis(settings: "Settings", who: str) -> None:
 
 def _log(process: str, settings: "Settings") -> None:
     from cli.logs import configure_logging
+    from jobs.effective import secrets_of
 
-    configure_logging(process, settings.log_level)
+    configure_logging(process, settings.log_level, settings.log_format, secrets_of(settings))
 
 
 @contextmanager

@@ -8,9 +8,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Each field is the environment variable `FRAMEDIT_<NAME>`; `redis_url` is also plain `REDIS_URL`."""
+    """Each field is the environment variable `FRAMEDIT_<NAME>`; some are also known by a plain name (their alias)."""
 
-    model_config = SettingsConfigDict(env_prefix="FRAMEDIT_", populate_by_name=True, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="FRAMEDIT_", env_ignore_empty=True, populate_by_name=True, frozen=True, extra="forbid"
+    )
 
     redis_url: str | None = Field(
         default=None,
@@ -39,3 +41,21 @@ class Settings(BaseSettings):
     )
     redis_timeout_seconds: float = Field(default=5.0, gt=0, description="The longest wait for one answer of Redis.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="How much is logged.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="`json` is an object a line, with the ids of request and video."
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("FRAMEDIT_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        pattern=r"^https?://",
+        description="Where traces go, by OTLP over HTTP: `http://host:4318`. Without it there are none.",
+    )
+
+
+class ClientSettings(BaseSettings):
+    """What the commands that ask a server take: `framedit submit`, `list`, `models`, `cancel`, `delete`."""
+
+    model_config = SettingsConfigDict(env_prefix="FRAMEDIT_", env_ignore_empty=True, frozen=True, extra="forbid")
+
+    server: str = Field(default="http://127.0.0.1:8000", pattern=r"^https?://", description="The server to ask.")
+    api_key: str | None = Field(default=None, description="The API key to show it.", json_schema_extra={"secret": True})

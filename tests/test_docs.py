@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from pydantic.fields import FieldInfo
 
 from cli.main import app
-from jobs.settings import Settings
+from jobs.effective import variables
+from jobs.settings import ClientSettings, Settings
 from server.app import create_app
 from server.body import Fields
 from server.validation import CreateVideo, parse
@@ -68,12 +70,31 @@ def test_the_options_in_the_examples_exist() -> None:
         assert {word for word in words if word.startswith("-")} <= options, name
 
 
+def test_every_setting_is_documented_as_it_describes_itself() -> None:
+    text = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    rows = [tuple(cell.strip() for cell in row) for row in re.findall(r"^\| `(\w+)` \|(.*?)\|(.*)\|$", text, re.M)]
+    described = [
+        (variables(kind, name)[0], default_in_words(field), (field.description or "").replace("|", "\\|"))
+        for kind in (Settings, ClientSettings)
+        for name, field in kind.model_fields.items()
+    ]
+    assert rows == described
+
+
+def default_in_words(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return "`artifacts` in the data folder"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
+    return "" if field.default in (None, "") else f"`{field.default}`"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_links_and_settings_of_a_page_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
-    settings = {f"FRAMEDIT_{name.upper()}" for name in Settings.model_fields}
+    settings = {f"FRAMEDIT_{name.upper()}" for kind in (Settings, ClientSettings) for name in kind.model_fields}
     assert set(re.findall(r"FRAMEDIT_\w+", text)) <= settings
 
 

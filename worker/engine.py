@@ -4,7 +4,7 @@ The engine knows neither queues nor records. It is used from one thread.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from time import monotonic, perf_counter
@@ -101,12 +101,22 @@ Lineups = dict[tuple[Seat, ...], Lineup]
 
 
 class Engine:
-    """Requests come with `admit`, go on with `step`, and leave with its events, or with `evict`."""
+    """Requests come with `admit`, go on with `step`, and leave with its events, or with `evict`.
 
-    def __init__(self, models: Mapping[str, ResidentModel], policy: Policy, settings: EngineSettings) -> None:
+    `on_pass(model, rows, seconds)` is called after each forward pass.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ResidentModel],
+        policy: Policy,
+        settings: EngineSettings,
+        on_pass: Callable[[str, int, float], None] = lambda model, rows, seconds: None,
+    ) -> None:
         self._models = models
         self._policy = policy
         self._settings = settings
+        self._on_pass = on_pass
         self._seats: dict[str, Seat] = {}
         self._paces: dict[Group, _Pace] = {}
         self._last_group: dict[str, Group] = {}
@@ -217,7 +227,9 @@ class Engine:
         lineup = lineups.get(company) or Lineup(company, transformer)
         for seat in seats:
             seat.started_at = seat.started_at or perf_counter()
+        pass_started = perf_counter()
         finite = lineup.step(transformer, self._rows_at_once(seats)).tolist()
+        self._on_pass(seats[0].group.model, lineup.rows, perf_counter() - pass_started)
         self._paces[seats[0].group].limit.passed(lineup.rows)
         self._lineups[company] = lineup
         return [event for seat, is_finite in zip(seats, finite, strict=True) for event in self._events(seat, is_finite)]

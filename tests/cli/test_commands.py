@@ -1,6 +1,8 @@
 """The command line as a user meets it: help, one-line errors, exit statuses. Each command is a process of its own."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = ("serve", "server", "worker", "generate", "convert", "inspect")
+COMMANDS = ("serve", "server", "worker", "generate", "convert", "inspect", "config")
 
 
 def framedit(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -103,7 +105,20 @@ def test_a_redis_that_does_not_answer_is_named_without_its_password(checkpoints:
 def test_a_setting_that_is_no_value_is_named() -> None:
     result = framedit("serve", FRAMEDIT_MAX_ATTEMPTS="none")
     assert result.returncode == 2
-    assert result.stderr.startswith("framedit: max_attempts is 'none': ")
+    assert result.stderr.startswith("framedit: max_attempts is 'none' (environment: FRAMEDIT_MAX_ATTEMPTS): ")
+
+
+def test_config_prints_what_is_in_force_and_no_secret() -> None:
+    given = {"REDIS_URL": "redis://:hunter22@db/0", "FRAMEDIT_API_KEY": "fd_hunter22", "FRAMEDIT_PORT": "9000"}
+    result = framedit("config", **given)
+    assert result.returncode == 0
+    assert "hunter22" not in result.stdout
+    assert re.search(r"^FRAMEDIT_PORT +9000 +environment$", result.stdout, re.MULTILINE)
+    assert re.search(r"^FRAMEDIT_HOST +127.0.0.1 +default$", result.stdout, re.MULTILINE)
+    found = json.loads(framedit("config", "--json", **given).stdout)
+    assert found["port"] == {"variable": "FRAMEDIT_PORT", "value": 9000, "source": "environment"}
+    assert found["redis_url"]["value"] == "redis://:***@db/0"
+    assert found["api_key"]["value"] == "(hidden)"
 
 
 def test_generate_refuses_as_the_api_does_before_it_loads_anything(checkpoints: Path, tmp_path: Path) -> None:

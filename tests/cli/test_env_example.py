@@ -3,17 +3,18 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from jobs.settings import Settings
+from jobs.settings import ClientSettings, Settings
 
 
 def test_every_setting_is_in_the_example_with_its_default() -> None:
     text = (Path(__file__).parents[2] / ".env.example").read_text()
     shown = dict(re.findall(r"^(#? ?\w+)=(.*)$", text, re.MULTILINE))
     names = {name.lstrip("# ").removeprefix("FRAMEDIT_").lower(): name for name in shown}
-    assert set(names) == set(Settings.model_fields)
+    kinds = {field: kind for kind in (Settings, ClientSettings) for field in kind.model_fields}
+    assert set(names) == set(kinds)
     for field, name in names.items():
-        default = Settings.model_fields[field].default
+        default = kinds[field].model_fields[field].default
         # A line that is commented out is an example of what has no default of its own.
         assert name.startswith("#") == (default is None or default is PydanticUndefined), field
         if not name.startswith("#"):
-            assert Settings.model_validate({field: shown[name]}) == Settings.model_validate({}), field
+            assert kinds[field].model_validate({field: shown[name]}) == kinds[field].model_validate({}), field

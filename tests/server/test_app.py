@@ -1,3 +1,5 @@
+import logging
+import re
 import subprocess
 import sys
 from http import HTTPMethod
@@ -5,7 +7,9 @@ from http import HTTPMethod
 import httpx
 import pytest
 
+from jobs import log_context
 from jobs.settings import Settings
+from jobs.store import VideoStore
 from server.app import create_app
 
 FOREIGN = ("torch", "diffusers", "transformers", "numpy", "models.config", "worker")
@@ -51,3 +55,28 @@ def test_a_body_is_described_as_json_and_as_a_form(http: httpx.Client) -> None:
     assert described["n"]["maximum"] == 10
     refused = http.post("/v1/videos", json={"x": 1}).json()["error"]["message"]
     assert refused.endswith(f"allowed are {', '.join(described)}")
+
+
+def test_a_request_has_an_id_that_its_video_keeps(http: httpx.Client, store: VideoStore) -> None:
+    body = {"model": "tiny-text", "prompt": "x"}
+    named = http.post("/v1/videos", json=body, headers={"X-Request-Id": "mine-1"})
+    assert named.headers["x-request-id"] == "mine-1"
+    assert store.get(named.json()["id"]).request_id == "mine-1"
+    for bad in ("", "a b", "x" * 65, "a\tb"):
+        drawn = http.post("/v1/videos", json=body, headers={"X-Request-Id": bad})
+        assert re.fullmatch("[0-9a-f]{16}", drawn.headers["x-request-id"])
+        assert store.get(drawn.json()["id"]).request_id == drawn.headers["x-request-id"]
+
+
+def test_what_changes_something_is_logged_with_what_it_is_about(
+    http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="server.access")
+    seen: list[dict[str, str]] = []
+    caplog.handler.addFilter(lambda record: seen.append(dict(log_context.current())) or True)
+    video_id = http.post("/v1/videos", json={"model": "tiny-text", "prompt": "x"}).json()["id"]
+    http.get(f"/v1/videos/{video_id}")
+    answer = http.delete(f"/v1/videos/{video_id}")
+    lines = [record.getMessage() for record in caplog.records if record.name == "server.access"]
+    assert lines == ["POST /v1/videos 200", f"DELETE /v1/videos/{video_id} 200"]
+    assert seen[-1] == {"request_id": answer.headers["x-request-id"], "video_id": video_id}

@@ -57,6 +57,20 @@ def test_where_a_batch_costs_nothing_it_is_filled() -> None:
     assert choose(Policy(max_rows=8), *reversed(waiting)) == [f"{number}" for number in range(8)]
 
 
+def test_the_more_are_waiting_the_larger_the_batch() -> None:
+    """A pass of 2 rows saves 0.8 of the 2.5 s of another one, and costs the first request 1.7 s."""
+    waiting = [candidate(f"{number}", 50 + number, group="between") for number in range(12)]
+    sizes = [len(choose(Policy(max_rows=8, expected=0), *waiting[:number])) for number in range(1, 13)]
+    assert sizes == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    assert len(choose(Policy(max_rows=8, expected=2), *waiting[:2])) == 2
+
+
+def test_no_more_are_taken_than_the_margin_says() -> None:
+    waiting = [candidate(f"{number}", group="between") for number in range(100)]
+    sizes = [len(choose(Policy(max_rows=8, margin=margin), *waiting)) for margin in (0, 0.05, 0.1, 0.5)]
+    assert sizes == [8, 5, 3, 1]
+
+
 def test_seconds_count_and_not_steps() -> None:
     slow = candidate("slow", 40, rows=2, group="linear")  # 80 s
     quick = candidate("quick", 60, rows=2, group="roomy")  # 60 s
@@ -81,7 +95,7 @@ def test_a_group_with_less_memory_gets_fewer_rows() -> None:
     assert len(Policy(max_rows=8).choose(waiting, CURVES.__getitem__, lambda group: 3)) == 3
 
 
-@pytest.mark.parametrize("wrong", [{"max_rows": 0}, {"margin": -0.1}, {"ageing": 0.0}])
+@pytest.mark.parametrize("wrong", [{"max_rows": 0}, {"margin": -0.1}, {"ageing": 0.0}, {"expected": -1}])
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="max_rows is at least 1"):
         Policy(**wrong)  # type: ignore[arg-type]

@@ -34,6 +34,18 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="`auto` is float32 on the CPU and bfloat16 on CUDA."
     )
+    max_batch_rows: int = Field(
+        default=8, ge=1, description="The most rows of a forward pass: two of a request with guidance, else one."
+    )
+    max_seats: int = Field(default=16, ge=1, description="The most videos that one worker has at work at once.")
+    deterministic: bool = Field(
+        default=False, description="The same request gives the same video bit for bit, alone or in any batch; slower."
+    )
+    max_model_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of a worker's loaded models; the least recently used one is unloaded. Without it, all memory.",
+    )
     worker_ttl_seconds: int = Field(default=30, ge=1, description="A worker silent for this long counts as away.")
     max_attempts: int = Field(default=3, ge=1, description="How often a video is started before it has failed.")
     video_ttl_seconds: int | None = Field(

@@ -4,7 +4,7 @@ The engine knows neither queues nor records. It is used from one thread.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from time import monotonic, perf_counter
@@ -17,7 +17,7 @@ from worker.errors import NotFiniteError, OutOfDeviceMemoryError
 from worker.lineup import Lineup
 from worker.memory import RowLimit, is_out_of_memory
 from worker.policy import Candidate, Policy
-from worker.resident import ResidentModel
+from worker.resident import ResidentModels
 from worker.seat import Group, Seat
 from worker.snapshot import Snapshot
 from worker.step_curve import StepCurve
@@ -108,7 +108,7 @@ class Engine:
 
     def __init__(
         self,
-        models: Mapping[str, ResidentModel],
+        models: ResidentModels,
         policy: Policy,
         settings: EngineSettings,
         on_pass: Callable[[str, int, float], None] = lambda model, rows, seconds: None,
@@ -172,7 +172,8 @@ class Engine:
 
     def cost_per_second(self) -> dict[str, float]:
         """By model: steps x rows x tokens that a second of this device does. Models not measured yet are left out."""
-        paces = {model: self._paces[group] for model, group in self._last_group.items()}
+        # A copy: other threads ask, too.
+        paces = {model: self._paces[group] for model, group in self._last_group.copy().items()}
         return {model: cost for model, pace in paces.items() if (cost := pace.cost_per_second) is not None}
 
     # Who goes
@@ -186,6 +187,7 @@ class Engine:
                 rows=seat.rows,
                 remaining_steps=seat.steps - seat.step,
                 age_seconds=now - seat.admitted_at,
+                setup_seconds=self._models.load_seconds(seat.group.model),
             )
             for seat in self._seats.values()
             if seat.waits_until <= now
@@ -240,11 +242,13 @@ class Engine:
 
     def _fewer(self, seats: Sequence[Seat]) -> Sequence[Seat]:
         """Those of `seats` for whom there may be memory, as there was none for all; none where it cannot be fewer."""
+        if self._models.unload_one(keep={seat.group.model for seat in self._seats.values()}):
+            return seats  # models that nobody waits for go first
         limit = self._paces[seats[0].group].limit
         rows = self._rows_at_once(seats)
         limit.refused(rows)
         if rows == 1 or (self._settings.deterministic and len(seats) == 1):
-            return []
+            return seats if self._models.unload_one(keep={seats[0].group.model}) else []
         logger.warning("no memory for %d rows of %s: trying %d", rows, seats[0].group.model, limit.rows)
         ends = accumulate(seat.rows for seat in seats)
         return [seat for seat, end in zip(seats, ends, strict=True) if end <= limit.rows] or seats[:1]

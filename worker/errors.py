@@ -27,6 +27,12 @@ class OutOfDeviceMemoryError(FrameditError):
     code = "out_of_memory"
 
 
+class ModelUnavailableError(FrameditError):
+    """A model that this worker had loaded before does not load any more."""
+
+    code = "model_unavailable"
+
+
 class NoLongerWantedError(FrameditError):
     """The video was cancelled, deleted, or given to another worker while it was being made."""
 

@@ -21,7 +21,7 @@ from worker.errors import StartupError
 from worker.maintenance import Maintenance
 from worker.metrics import Meter
 from worker.queue_worker import VideoWorker
-from worker.resident import ResidentModel, load_models
+from worker.resident import ResidentModels, load_models
 from worker.tasks import Workplace, generate
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ def run_worker(settings: Settings, burst: bool = False, name: str | None = None)
         raise StartupError("a worker needs a Redis server: redis_url is not set")
     redis = connect(settings.redis_url, settings.redis_timeout_seconds)
     device = choose_device(settings.device)
-    models = load_models(settings.checkpoints, device, choose_dtype(settings.dtype, device))
+    dtype = choose_dtype(settings.dtype, device)
+    models = load_models(settings.checkpoints, device, dtype, settings.max_model_bytes)
     _wait_for(redis)
     meter = Meter(redis, device)
     worker = build_worker(settings, redis, models, name or _new_name(), meter)
@@ -49,16 +50,14 @@ def run_worker(settings: Settings, burst: bool = False, name: str | None = None)
         redis.close()
 
 
-def build_worker(
-    settings: Settings, redis: Redis, models: dict[str, ResidentModel], name: str, meter: Meter
-) -> VideoWorker:
+def build_worker(settings: Settings, redis: Redis, models: ResidentModels, name: str, meter: Meter) -> VideoWorker:
     """A worker over loaded models, announced and with what its dead colleagues left brought back on its way."""
     store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
     maintenance = Maintenance(redis, store, settings.max_attempts)
 
     def on_beat() -> None:
-        for model in models.values():
-            announce(redis, model.card, name, settings.worker_ttl_seconds)
+        for card in models.cards.values():
+            announce(redis, card, name, settings.worker_ttl_seconds)
         meter.publish(name, settings.worker_ttl_seconds)
         maintenance.run()
 
@@ -89,7 +88,7 @@ def _wait_for(redis: Redis) -> None:
             time.sleep(1.0)
 
 
-def _sign_off(redis: Redis, models: dict[str, ResidentModel], name: str, meter: Meter) -> None:
+def _sign_off(redis: Redis, models: ResidentModels, name: str, meter: Meter) -> None:
     try:
         meter.publish(name, ttl_seconds=1)
         for model in models:

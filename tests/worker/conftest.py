@@ -15,7 +15,7 @@ from jobs.records import VideoRecord, VideoRequest, new_records
 from jobs.store import VideoStore
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS, make_tiny_checkpoint
 from worker.metrics import Meter
-from worker.resident import ResidentModel, load_models
+from worker.resident import ResidentModels, load_models
 from worker.tasks import Workplace
 
 
@@ -27,7 +27,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(checkpoints: Path) -> dict[str, ResidentModel]:
+def models(checkpoints: Path) -> ResidentModels:
     return load_models(checkpoints, torch.device("cpu"), torch.float32)
 
 
@@ -73,7 +73,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(redis: Redis, store: VideoStore, models: dict[str, ResidentModel], artifacts_dir: Path) -> Bench:
+def bench(redis: Redis, store: VideoStore, models: ResidentModels, artifacts_dir: Path) -> Bench:
     stopping: list[bool] = []
     meter = Meter(redis, torch.device("cpu"))
     place = Workplace("w1", models, store, ArtifactStore(artifacts_dir), 3, lambda: bool(stopping), meter)

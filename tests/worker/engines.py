@@ -19,7 +19,7 @@ from tests.models.transformers import NUM_CLASSES, TEXT_WIDTH, make_config, make
 from tests.tiny_checkpoint import tiny_card
 from worker.engine import Denoised, Engine, Event
 from worker.policy import Candidate
-from worker.resident import ResidentModel
+from worker.resident import ResidentModel, ResidentModels
 
 DESIGNS: dict[str, dict[str, Any]] = {
     "local": {"temporal": Temporal.LOCAL, "matrix": None, "fuse": None},
@@ -30,9 +30,10 @@ DESIGNS: dict[str, dict[str, Any]] = {
 
 
 @cache
-def make_models(design: str) -> dict[str, ResidentModel]:
+def make_models(design: str) -> ResidentModels:
     """A model of the design for each kind of condition: `class`, `text` and `none`."""
-    return {kind.value: make_model(make_config(kind, depth=2, **DESIGNS[design])) for kind in Conditioning}
+    models = {kind.value: make_model(make_config(kind, depth=2, **DESIGNS[design])) for kind in Conditioning}
+    return ResidentModels({name: model.card for name, model in models.items()}, models.__getitem__)
 
 
 def make_model(config: TransformerConfig) -> ResidentModel:

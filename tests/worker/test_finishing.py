@@ -13,7 +13,7 @@ from models.vae import VideoDecoder
 from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS
 from worker.finishing import Finished, Finisher, FinishFailed
-from worker.resident import ResidentModel
+from worker.resident import ResidentModel, ResidentModels
 
 Result = Finished[tuple[int, ...]] | FinishFailed
 
@@ -32,7 +32,7 @@ def finisher() -> Iterator[Finisher[tuple[int, ...]]]:
 
 
 @pytest.fixture
-def tiny(models: dict[str, ResidentModel]) -> ResidentModel:
+def tiny(models: ResidentModels) -> ResidentModel:
     return models["tiny"]
 
 

@@ -11,13 +11,13 @@ from models.generate import denoise
 from tests.mp4 import decode_mp4
 from worker.errors import NotFiniteError
 from worker.generate import make_video, to_generation
-from worker.resident import ResidentModel
+from worker.resident import ResidentModel, ResidentModels
 
 Request = Callable[..., VideoRequest]
 
 
 @pytest.fixture
-def tiny(models: dict[str, ResidentModel]) -> ResidentModel:
+def tiny(models: ResidentModels) -> ResidentModel:
     return models["tiny"]
 
 

@@ -11,7 +11,7 @@ from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
 from worker.device import choose_device, choose_dtype
 from worker.errors import StartupError
 from worker.folders import find_checkpoints
-from worker.resident import ResidentModel, check_card, load_models
+from worker.resident import ResidentModels, check_card, load_models
 
 
 def test_every_folder_with_a_card_is_found_and_others_are_passed(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_conversion_that_is_going_on_is_passed(tmp_path: Path) -> None:
     ],
 )
 def test_a_card_that_does_not_fit_is_refused_with_every_reason(
-    models: dict[str, ResidentModel], changes: dict[str, object], message: str
+    models: ResidentModels, changes: dict[str, object], message: str
 ) -> None:
     card = ModelCard.model_validate(tiny_card().model_dump() | changes)
     with pytest.raises(StartupError, match=message):

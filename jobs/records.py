@@ -74,7 +74,7 @@ class VideoRecord(BaseModel):
     """A request and its state. Times are Unix seconds; `step` of `steps` denoising steps are done.
 
     `owner` is the id of the API key that asked for it, None where the server runs without keys. `request_id` is that of
-    the HTTP request, which the logs of server and worker name.
+    the HTTP request, which the logs of server and worker name, `traceparent` the place of the request in its trace.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -86,6 +86,7 @@ class VideoRecord(BaseModel):
     remixed_from_video_id: str | None = None
     owner: str | None = None
     request_id: str | None = None
+    traceparent: str | None = None
 
     step: int = 0
     steps: int = 0
@@ -127,8 +128,9 @@ def new_records(
 ) -> list[VideoRecord]:
     """`count` records of the same request, seeds counting up (and round) from the request's.
 
-    They keep the id of the HTTP request that is being served (`log_context`).
+    They keep the id and the trace of the HTTP request that is being served (`log_context`).
     """
+    about = log_context.current()
     return [
         VideoRecord(
             id=new_video_id(created_at, i),
@@ -137,7 +139,8 @@ def new_records(
             steps=request.num_inference_steps,
             remixed_from_video_id=remixed_from,
             owner=owner,
-            request_id=log_context.current().get("request_id"),
+            request_id=about.get("request_id"),
+            traceparent=about.get("traceparent"),
         )
         for i in range(count)
     ]

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs import log_context
 from jobs.metrics import Metrics
+from jobs.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +23,10 @@ _ONLY_LOOKING = {"GET", "HEAD", "OPTIONS"}
 class Access:
     """ASGI middleware. A client may name its request in `X-Request-Id`; the answer has that or a new id there."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,7 +43,8 @@ class Access:
             await send(message)
 
         started = time.perf_counter()
-        with log_context.about(request_id=request_id):
+        traceparent = self._tracing.traceparent() if self._tracing else None
+        with log_context.about(request_id=request_id, traceparent=traceparent):
             try:
                 await self._app(scope, receive, send_with_id)
             finally:

@@ -5,8 +5,11 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi.telemetry import TelemetryConfig
 
 from jobs.settings import Settings
+from jobs.tracing import Tracing, start_tracing
 from server import errors
 from server.access import Access
 from server.body_limit import BodyLimit
@@ -16,13 +19,18 @@ from server.routes import content, events, health, metrics, models, videos
 
 DESCRIPTION = "Text prompts and class labels become videos. The video routes follow the OpenAI videos API."
 
+# What looks in every few seconds.
+_NOT_TRACED = ("/livez", "/readyz", "/metrics")
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The application. It connects to Redis when it is first asked something, not before.
 
     :raises ValueError: when `settings.redis_url` is missing or is no URL of a Redis server.
+    :raises TracingUnavailableError: when traces are wanted and the packages for them are not there.
     """
     services = Services.from_settings(settings)
+    tracing = start_tracing(settings.otlp_endpoint, "framedit-server")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -30,21 +38,37 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         await services.events.aclose()
         services.redis.close()
+        if tracing is not None:
+            await run_in_threadpool(tracing.close)
 
     app = FastAPI(
         title="FrameDiT server",
         description=DESCRIPTION,
         version=_version(),
         lifespan=lifespan,
+        telemetry=_telemetry(tracing),
         responses={"default": {"model": errors.ErrorEnvelope, "description": "What went wrong"}},
     )
     app.state.services = services
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Access, metrics=services.metrics)  # the last one is the outermost
+    app.add_middleware(Access, metrics=services.metrics, tracing=tracing)  # the last one is the outermost
     errors.install(app)
     for routes in (videos, events, content, models, health, metrics):
         app.include_router(routes.router)
     return app
+
+
+def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
+    """FastAPI's own spans of requests, and nothing else of what it offers: metrics and logs are ours."""
+    return {
+        "tracing": tracing is not None,
+        "tracer_provider": tracing.provider if tracing else None,
+        "metrics": False,
+        "logs": False,
+        "operation_spans": False,
+        "auto_configure": False,
+        "exclude": lambda scope: scope["path"] in _NOT_TRACED,
+    }
 
 
 def _version() -> str:

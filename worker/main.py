@@ -16,6 +16,7 @@ from jobs.connection import connect
 from jobs.queue import TASK
 from jobs.settings import Settings
 from jobs.store import VideoStore
+from jobs.tracing import start_tracing
 from worker.device import choose_device, choose_dtype
 from worker.errors import StartupError
 from worker.maintenance import Maintenance
@@ -40,13 +41,14 @@ def run_worker(settings: Settings, burst: bool = False, name: str | None = None)
     dtype = choose_dtype(settings.dtype, device)
     models = load_models(settings.checkpoints, device, dtype, settings.max_model_bytes)
     _wait_for(redis)
-    meter = Meter(redis, device)
+    meter = Meter(redis, device, start_tracing(settings.otlp_endpoint, "framedit-worker"))
     worker = build_worker(settings, redis, models, name or _new_name(), meter)
     logger.info("ready: %s on %s", ", ".join(models), device)
     try:
         worker.work(burst=burst)
     finally:
         _sign_off(redis, models, worker.name, meter)
+        meter.close()
         redis.close()
 
 

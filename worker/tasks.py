@@ -53,7 +53,7 @@ def generate(place: Workplace, video_id: str) -> None:
     if record is None:
         logger.info("%s: not to be made any more", video_id)
         return
-    with log_context.about(video_id=video_id, request_id=record.request_id):
+    with log_context.about(video_id=video_id, request_id=record.request_id, traceparent=record.traceparent):
         _generate(place, record)
 
 
@@ -138,7 +138,8 @@ def _fail(place: Workplace, record: VideoRecord, error: Exception) -> None:
         _patiently(place, lambda: place.store.requeue(record.id, place.worker))
         return
     code, message = _explain(error, record.attempts)
-    _patiently(place, lambda: place.store.fail(record.id, code, message, place.worker))
+    if _patiently(place, lambda: place.store.fail(record.id, code, message, place.worker)):
+        place.meter.failed(record, code)
 
 
 def _explain(error: Exception, attempts: int) -> tuple[str, str]:

@@ -1,0 +1,118 @@
+"""One trace from the request to the file, received as a collector would, and nothing at all without an endpoint."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from redis import Redis
+
+from jobs.cards import ModelCard, announce
+from jobs.records import Artifact, Timings
+from jobs.settings import Settings
+from jobs.store import VideoStore
+from jobs.tracing import start_tracing
+from worker.metrics import Meter
+
+from .serving import serving
+
+
+class Collector:
+    """An OTLP receiver over HTTP; `spans` are by name, with the service that they are from."""
+
+    def __init__(self) -> None:
+        self.spans: dict[str, tuple[str, Any]] = {}
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                assert self.path == "/v1/traces"
+                body = self.rfile.read(int(self.headers["content-length"]))
+                collector.take(ExportTraceServiceRequest.FromString(body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def take(self, request: ExportTraceServiceRequest) -> None:
+        for resource in request.resource_spans:
+            service = next(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
+            for scope in resource.scope_spans:
+                self.spans |= {span.name: (service, span) for span in scope.spans}
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    thread = threading.Thread(target=collector.server.serve_forever)
+    thread.start()
+    yield collector
+    collector.server.shutdown()
+    collector.server.server_close()
+    thread.join()
+
+
+def test_a_video_s_trace_goes_from_the_request_to_the_file(
+    collector: Collector, settings: Settings, redis: Redis, store: VideoStore, text_card: ModelCard
+) -> None:
+    announce(redis, text_card, "w1", ttl_seconds=600)
+    trace_id, client_span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    with serving(settings.model_copy(update={"otlp_endpoint": collector.url})) as url:
+        body = {"model": "tiny-text", "prompt": "x"}
+        asked = {"traceparent": f"00-{trace_id}-{client_span}-01"}
+        answer = httpx.post(f"{url}/v1/videos", json=body, headers=asked)
+        httpx.get(f"{url}/livez")
+    video_id = answer.json()["id"]
+    meter = Meter(redis, torch.device("cpu"), start_tracing(collector.url, "framedit-worker"))
+    record = store.start(video_id, "w1")
+    assert record is not None
+    store.complete(video_id, {"video": Artifact(num_bytes=1, sha256="0")}, Timings(), "w1")
+    meter.completed(record, Timings(denoise_s=1.0, decode_s=0.5, encode_s=0.25))
+    meter.close()
+
+    spans = {name: span for name, (_, span) in collector.spans.items()}
+    assert set(spans) == {"POST /v1/videos", "video", "queue", "denoise", "decode", "encode"}
+    assert {span.trace_id.hex() for span in spans.values()} == {trace_id}
+    assert collector.spans["POST /v1/videos"][0] == "framedit-server"
+    assert collector.spans["video"][0] == "framedit-worker"
+    assert spans["POST /v1/videos"].parent_span_id.hex() == client_span
+    assert spans["video"].parent_span_id == spans["POST /v1/videos"].span_id
+    for stage in ("queue", "denoise", "decode", "encode"):
+        assert spans[stage].parent_span_id == spans["video"].span_id
+    attributes = {a.key: a.value.string_value for a in spans["video"].attributes}
+    assert attributes["framedit.video_id"] == video_id
+    assert attributes["framedit.request_id"] == answer.headers["x-request-id"]
+    seconds = (spans["denoise"].end_time_unix_nano - spans["denoise"].start_time_unix_nano) / 1e9
+    assert seconds == pytest.approx(1.0, abs=1e-3)
+
+
+def test_without_an_endpoint_nothing_is_imported_and_records_have_no_trace(
+    http: httpx.Client, store: VideoStore
+) -> None:
+    answer = http.post("/v1/videos", json={"model": "tiny-text", "prompt": "x"}, headers={"traceparent": "00-1-2-01"})
+    assert store.get(answer.json()["id"]).traceparent is None
+    # redis-py looks at the SDK's metrics where the SDK is installed; what makes and sends traces is ours alone.
+    code = (
+        "import sys; from jobs.settings import Settings; from server.app import create_app\n"
+        "create_app(Settings(redis_url='redis://127.0.0.1:1')); import worker.main\n"
+        "foreign = ('opentelemetry.sdk.trace', 'opentelemetry.exporter')\n"
+        "print([name for name in sys.modules if name.startswith(foreign)])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "[]\n"
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(Exception, match=r"is not installed: install framedit-server\[tracing\]"):
+        start_tracing("http://127.0.0.1:4318", "framedit-server")

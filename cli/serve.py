@@ -18,9 +18,10 @@ from cli.supervisor import Program, Supervisor
 from jobs.cards import ModelCard, announce
 from jobs.connection import connect
 from jobs.settings import Settings
+from jobs.store import VideoStore
 from worker.errors import StartupError
 from worker.folders import find_checkpoints
-from worker.leases import release_leases
+from worker.maintenance import Maintenance
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def serve(settings: Settings) -> None:
             return
         settings = settings.model_copy(update={"redis_url": database.start()})
         # The lock on the data folder says that the worker of an earlier run is gone: nobody need wait for its lease.
-        _release(settings, _WORKER_PREFIX)
+        _recover(settings, _WORKER_PREFIX)
         _run(settings, listener, cards, lambda: _keep_alive(database))
     finally:
         listener.close()
@@ -58,7 +59,7 @@ def _run(settings: Settings, listener: socket.socket, cards: Iterable[ModelCard]
 
     listener.set_inheritable(True)
     programs = [
-        Program("worker", worker_command, env, on_death=lambda: _release(settings, worker_name)),
+        Program("worker", worker_command, env, on_death=lambda: _recover(settings, worker_name)),
         Program(
             "server",
             lambda: [*_FRAMEDIT, "server", "--fd", str(listener.fileno())],
@@ -98,11 +99,12 @@ def _public(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
-def _release(settings: Settings, worker_name: str) -> None:
+def _recover(settings: Settings, worker_name: str) -> None:
     assert settings.redis_url is not None
     try:
         with connect(settings.redis_url, settings.redis_timeout_seconds) as redis:
-            release_leases(redis, worker_name)
+            store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
+            Maintenance(redis, store, settings.max_attempts).recover_worker(worker_name)
     except RedisError as error:
         logger.warning("the lease of the dead worker stands until it ends by itself: %s", error)
 

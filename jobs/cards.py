@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from redis import Redis
 
+from jobs.connection import server_time
 from jobs.errors import InvalidCardError
 
 CARD_FILE = "card.json"
@@ -34,6 +35,7 @@ class ModelCard(BaseModel):
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     fps: int = Field(ge=1, le=60)
+    tokens_per_frame: int = Field(default=0, ge=0, description="what costs are counted in; 0: not known")
 
     num_inference_steps: int = Field(ge=1, description="the default")
     max_inference_steps: int = Field(default=1000, ge=1)
@@ -94,7 +96,7 @@ def write_card(folder: Path, card: ModelCard) -> None:
 def announce(redis: Redis, card: ModelCard, worker: str, ttl_seconds: float) -> None:
     """Tell the server that `worker` serves this model. To be repeated well within `ttl_seconds`."""
     workers_key = _WORKERS_KEY.format(model=card.id)
-    now = _now(redis)
+    now = server_time(redis)
     with redis.pipeline() as pipe:
         pipe.hset(_MODELS_KEY, card.id, card.model_dump_json())
         pipe.zremrangebyscore(workers_key, 0, now)
@@ -109,14 +111,14 @@ def withdraw(redis: Redis, model: str, worker: str) -> None:
 
 def workers_alive(redis: Redis, model: str) -> set[str]:
     """The names of the workers that have announced this model within their time."""
-    names = cast(list[bytes], redis.zrangebyscore(_WORKERS_KEY.format(model=model), f"({_now(redis)}", "+inf"))
+    names = cast(list[bytes], redis.zrangebyscore(_WORKERS_KEY.format(model=model), f"({server_time(redis)}", "+inf"))
     return {name.decode() for name in names}
 
 
 def known_models(redis: Redis) -> dict[str, tuple[ModelCard, int]]:
     """Every model that a worker ever announced, by id: its newest card, and how many of its workers are alive."""
     cards = [_parse(raw) for raw in cast(dict[bytes, bytes], redis.hgetall(_MODELS_KEY)).values()]
-    now = _now(redis)
+    now = server_time(redis)
     with redis.pipeline(transaction=False) as pipe:
         for card in cards:
             pipe.zcount(_WORKERS_KEY.format(model=card.id), f"({now}", "+inf")
@@ -134,9 +136,3 @@ def _parse(raw: bytes) -> ModelCard:
     # A newer worker may announce fields that this process does not know yet.
     fields = {name: value for name, value in json.loads(raw).items() if name in ModelCard.model_fields}
     return ModelCard.model_validate(fields)
-
-
-def _now(redis: Redis) -> float:
-    """The time by Redis's clock: the workers' machines need not agree with the server's."""
-    seconds, microseconds = redis.time()
-    return seconds + microseconds / 1e6

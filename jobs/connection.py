@@ -33,3 +33,9 @@ def connect_async(url: str, timeout_seconds: float = 5.0) -> redis.asyncio.Redis
         health_check_interval=30,
         retry=AsyncRetry(NoBackoff(), 0),
     )
+
+
+def server_time(redis: Redis) -> float:
+    """The time by Redis's clock, in Unix seconds: the clocks of workers and servers need not agree."""
+    seconds, microseconds = redis.time()
+    return float(seconds + microseconds / 1e6)

@@ -9,6 +9,9 @@
     │   ├── VideoNotReadyError               not yet
     │   ├── VideoFailedError                 never will be
     │   └── VideoGoneError                   no more: expired or removed
+    ├── TryLaterError                        the same request may be taken after a while: says after how many seconds
+    │   ├── TooManyQueuedError               for what the client itself has asked for
+    │   └── OverloadedError                  for what everybody has
     ├── InvalidCardError (a ValueError)      a model card that cannot be used
     └── ArtifactStoreError                   a file could not be stored, found or removed
 
@@ -76,6 +79,24 @@ class VideoFailedError(VideoUnavailableError):
 
 class VideoGoneError(VideoUnavailableError):
     code = "video_expired"
+
+
+class TryLaterError(FrameditError):
+    """`retry_after_seconds` is an honest estimate, at least 1."""
+
+    code = "try_later"
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(f"{message}; try again in {retry_after_seconds} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyQueuedError(TryLaterError):
+    code = "too_many_queued"
+
+
+class OverloadedError(TryLaterError):
+    code = "overloaded"
 
 
 class InvalidCardError(FrameditError, ValueError):

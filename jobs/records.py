@@ -75,6 +75,8 @@ class VideoRecord(BaseModel):
 
     `owner` is the id of the API key that asked for it, None where the server runs without keys. `request_id` is that of
     the HTTP request, which the logs of server and worker name, `traceparent` the place of the request in its trace.
+    `cost` is in the unit of `jobs/cost.py`. `alone`: a worker died at it and at others together, so it is made by
+    itself, which tells whether it was the one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -87,6 +89,8 @@ class VideoRecord(BaseModel):
     owner: str | None = None
     request_id: str | None = None
     traceparent: str | None = None
+    cost: int = 0
+    alone: bool = False
 
     step: int = 0
     steps: int = 0
@@ -125,8 +129,9 @@ def new_records(
     count: int = 1,
     remixed_from: str | None = None,
     owner: str | None = None,
+    cost: int = 0,
 ) -> list[VideoRecord]:
-    """`count` records of the same request, seeds counting up (and round) from the request's.
+    """`count` records of the same request, seeds counting up (and round) from the request's; `cost` is that of each.
 
     They keep the id and the trace of the HTTP request that is being served (`log_context`).
     """
@@ -141,6 +146,7 @@ def new_records(
             owner=owner,
             request_id=about.get("request_id"),
             traceparent=about.get("traceparent"),
+            cost=cost,
         )
         for i in range(count)
     ]

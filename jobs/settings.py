@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     )
     worker_ttl_seconds: int = Field(default=30, ge=1, description="A worker silent for this long counts as away.")
     max_attempts: int = Field(default=3, ge=1, description="How often a video is started before it has failed.")
+    max_wait_seconds: float | None = Field(
+        default=None, gt=0, description="A video that would wait longer is refused; without it, none is."
+    )
     video_ttl_seconds: int | None = Field(
         default=None, ge=1, description="How long a finished video can be downloaded; without it, until deleted."
     )

@@ -7,9 +7,10 @@
 
 A record is a hash `framedit:video:<id>` with a JSON value for each field of `VideoRecord`. `framedit:videos` holds
 every id (ids sort by age), `framedit:videos:of:<owner>` those of one API key, `framedit:videos:unfinished` those that
-are queued or in progress, `framedit:videos:expiring` those that have an end, by its time. Each change is one script or
-one MULTI, so that a terminal state is never overwritten and a deleted record is never written to. In the same step it
-is told to those who follow the video (`jobs/events.py`).
+are queued or in progress, `framedit:videos:running` those in progress, `framedit:videos:expiring` those that have an
+end, by its time. Each change is one script (`jobs/scripts.py`) or one MULTI, so that a terminal state is never
+overwritten and a deleted record is never written to. In the same step it is told to those who follow the video
+(`jobs/events.py`).
 """
 
 import json
@@ -21,49 +22,19 @@ from typing import Any, Literal, Protocol, cast
 from redis import Redis
 from redis.client import Pipeline
 
-from jobs import metrics, queue
+from jobs import metrics, queue, scripts
 from jobs.errors import InvalidRequestError, VideoNotFoundError
-from jobs.events import BELL, EVENT_OF, TELL, progress_data, stream_key, tell
+from jobs.events import EVENT_OF, progress_data, stream_key, tell
 from jobs.records import Artifact, ArtifactKind, Status, Timings, VideoError, VideoRecord, is_video_id
+from jobs.turns import WAITING_KEY
 
 _ALL_KEY = "framedit:videos"
 UNFINISHED_KEY = "framedit:videos:unfinished"
+RUNNING_KEY = "framedit:videos:running"
 _EXPIRING_KEY = "framedit:videos:expiring"
 
 # How long an expired video is still known to have been there: its content answers 410, and then 404.
 GONE_SECONDS = 24 * 3600
-
-# KEYS: record, unfinished, queue, job, expiring, events, totals of the metrics. ARGV: id, owner or "", the states to
-# change from, the event's name and data, the totals that count the change, then field, value, ...
-# Answers the state before, or nothing when there is no record or it has another owner.
-_CHANGE = f"""{TELL}
-local status, owner = unpack(redis.call('HMGET', KEYS[1], 'status', 'worker'))
-if not status or (ARGV[2] ~= '' and ARGV[2] ~= owner) then return false end
-if not string.find(ARGV[3], status, 1, true) then return status end
-redis.call('HSET', KEYS[1], unpack(ARGV, 7))
-for _, total in ipairs(cjson.decode(ARGV[6])) do redis.call('HINCRBY', KEYS[7], total, 1) end
-local after = redis.call('HGET', KEYS[1], 'status')
-if after == '"in_progress"' and status == '"queued"' then redis.call('HINCRBY', KEYS[1], 'attempts', 1) end
-if after == '"completed"' or after == '"failed"' then
-  redis.call('ZREM', KEYS[2], ARGV[1])
-  local expires = tonumber(redis.call('HGET', KEYS[1], 'expires_at'))
-  if expires then redis.call('ZADD', KEYS[5], expires, ARGV[1]) end
-end
-if after == '"failed"' and redis.call('LREM', KEYS[3], 0, ARGV[1]) > 0 then redis.call('DEL', KEYS[4]) end
-tell(KEYS[6], ARGV[1], ARGV[4], ARGV[5])
-return status
-"""
-
-# KEYS: record, queue, job, events, then the sets that hold its id. ARGV: id. Answers 1, or 0 when there is no record.
-# The job's hash goes only when the job was still waiting: one that a worker has taken is that worker's to end.
-_DELETE = f"""
-if redis.call('DEL', KEYS[1]) == 0 then return 0 end
-if redis.call('LREM', KEYS[2], 0, ARGV[1]) > 0 then redis.call('DEL', KEYS[3]) end
-redis.call('DEL', KEYS[4])
-for i = 5, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
-redis.call('PUBLISH', '{BELL}', ARGV[1])
-return 1
-"""
 
 
 @dataclass(frozen=True)
@@ -100,8 +71,8 @@ class VideoStore:
         self._redis = redis
         self._max_attempts = max_attempts
         self._video_ttl_seconds = video_ttl_seconds
-        self._change_script = redis.register_script(_CHANGE)
-        self._delete_script = redis.register_script(_DELETE)
+        self._change_script = redis.register_script(scripts.CHANGE)
+        self._delete_script = redis.register_script(scripts.DELETE)
 
     # What the server does
 
@@ -159,7 +130,7 @@ class VideoStore:
         key = _ALL_KEY if owner is None else owned_key(owner)
         ids = self._redis.zrange(key, start, end, desc=order == "desc", bylex=True, offset=0, num=limit + 1)
         found = [raw.decode() for raw in cast(Sequence[bytes], ids)]
-        return Page(self._fetch(found[:limit]), has_more=len(found) > limit)
+        return Page(self.fetch(found[:limit]), has_more=len(found) > limit)
 
     def delete(self, video_id: str) -> VideoRecord:
         """Remove a record and its place in the queue; a worker that is at it finds it no longer wanted.
@@ -167,7 +138,7 @@ class VideoStore:
         :raises VideoNotFoundError: when there is no such record.
         """
         record = self.get(video_id)
-        if not self._delete_script(keys=_all_keys(record), args=[video_id]):
+        if not self._delete_script(keys=_all_keys(record), args=_arguments(record)):
             raise VideoNotFoundError(video_id)
         return record
 
@@ -227,11 +198,14 @@ class VideoStore:
         fields = {"status": "failed", **self._end(), "error": error.model_dump()}
         return self._change(video_id, ("queued", "in_progress"), fields, worker)
 
-    def requeue(self, video_id: str, worker: str | None = None, used_attempt: bool = True) -> bool:
+    def requeue(
+        self, video_id: str, worker: str | None = None, used_attempt: bool = True, alone: bool | None = None
+    ) -> bool:
         """in_progress -> queued, at the front, with a new job: its worker died or gave it back.
 
         `worker` is the one that lost it. The caller looks at `attempts` first and fails a video that has had its share;
-        without `used_attempt` the attempt that was begun is not counted.
+        without `used_attempt` the attempt that was begun is not counted. `alone` says whether it is to be made by
+        itself from now on, None leaves that as it is.
         """
 
         def change(pipe: Pipeline) -> None:
@@ -240,16 +214,39 @@ class VideoStore:
             pipe.multi()
             if record is None or record.status != "in_progress" or worker not in (None, record.worker):
                 return
-            attempts = record.attempts if used_attempt else record.attempts - 1
-            fields = {"status": "queued", "worker": None, "started_at": None, "step": 0, "progress": 0}
-            fields["attempts"] = attempts
-            pipe.hset(record_key(video_id), mapping=_encode(fields))
-            pipe.lrem(queue.queue_key(record), 0, video_id)
-            queue.enqueue(self._redis, [record], pipe, self._max_attempts, at_front=True)
+            changes = {
+                "status": "queued",
+                "worker": None,
+                "started_at": None,
+                "step": 0,
+                "progress": 0,
+                "attempts": record.attempts if used_attempt else record.attempts - 1,
+                "alone": record.alone if alone is None else alone,
+            }
+            pipe.hset(record_key(video_id), mapping=_encode(changes))
+            pipe.srem(RUNNING_KEY, video_id)
+            self._enqueue_again(record.model_copy(update=changes), pipe)
             tell(pipe, video_id, "queued")
 
         # The answers of the commands sent: none where there was nothing to change.
         return bool(self._redis.transaction(change, record_key(video_id)))
+
+    def enqueue_lost(self, video_id: str) -> bool:
+        """Give a queued video a new job at the front of its queue: the one that it had is gone. False if not queued."""
+
+        def change(pipe: Pipeline) -> None:
+            raw = cast(dict[bytes, bytes], pipe.hgetall(record_key(video_id)))
+            record = _from_hash(raw) if raw else None
+            pipe.multi()
+            if record is not None and record.status == "queued":
+                self._enqueue_again(record, pipe)
+
+        return bool(self._redis.transaction(change, record_key(video_id)))
+
+    def _enqueue_again(self, record: VideoRecord, pipe: Pipeline) -> None:
+        # RQ's own clean-up may have put it on the queue already.
+        pipe.lrem(queue.queue_key(record), 0, record.id)
+        queue.enqueue(self._redis, [record], pipe, self._max_attempts, at_front=True)
 
     def wanted(self, video_id: str, worker: str | None = None) -> bool:
         """Whether a video is still being made (by this worker): not cancelled, deleted, or given to another."""
@@ -257,16 +254,24 @@ class VideoStore:
         status, owner = cast(tuple[bytes | None, bytes | None], answer)
         return status == b'"in_progress"' and (worker is None or owner == json.dumps(worker).encode())
 
+    def unfinished_ids(self) -> Sequence[str]:
+        """The ids of all videos that are queued or in progress, oldest first."""
+        return [raw.decode() for raw in cast(Sequence[bytes], self._redis.zrange(UNFINISHED_KEY, 0, -1))]
+
+    def running_ids(self) -> Sequence[str]:
+        """The ids of all videos that are in progress: what to look through after a crash."""
+        return [raw.decode() for raw in cast(set[bytes], self._redis.smembers(RUNNING_KEY))]
+
     def unfinished(self) -> Sequence[VideoRecord]:
-        """All records that are queued or in progress, oldest first: what to look through after a crash."""
-        return self._fetch(raw.decode() for raw in cast(Sequence[bytes], self._redis.zrange(UNFINISHED_KEY, 0, -1)))
+        """All records that are queued or in progress, oldest first."""
+        return self.fetch(self.unfinished_ids())
 
     # What the janitor does
 
     def expired(self, limit: int = 100) -> Sequence[VideoRecord]:
         """Records whose time is over and that are still there, the longest expired first."""
         ids = self._redis.zrange(_EXPIRING_KEY, "-inf", time.time(), byscore=True, offset=0, num=limit)
-        return self._fetch(raw.decode() for raw in cast(Sequence[bytes], ids))
+        return self.fetch(raw.decode() for raw in cast(Sequence[bytes], ids))
 
     def bury(self, record: VideoRecord) -> bool:
         """Remove a record that has expired or lost its file, and keep for a while that it has been there.
@@ -275,7 +280,7 @@ class VideoStore:
         """
         # The mark first: were it last, a crash between would make an expired video one that never was.
         self._redis.set(_gone_key(record.id), record.owner or "", ex=GONE_SECONDS)
-        return bool(self._delete_script(keys=_all_keys(record), args=[record.id]))
+        return bool(self._delete_script(keys=_all_keys(record), args=_arguments(record)))
 
     def is_gone(self, video_id: str, owner: str | None = None) -> bool:
         """Whether a video (of this owner, or of any) was buried not long ago."""
@@ -302,17 +307,9 @@ class VideoStore:
         status: Status = fields.get("status", "in_progress")  # where it does not change
         event = progress_data(record, fields, preview) if status == "in_progress" else {}
         before = self._change_script(
-            keys=[
-                record_key(video_id),
-                UNFINISHED_KEY,
-                queue.queue_key(record),
-                queue.job_key(record),
-                _EXPIRING_KEY,
-                stream_key(video_id),
-                metrics.TOTALS_KEY,
-            ],
+            keys=[*_keys(record), metrics.TOTALS_KEY],
             args=[
-                video_id,
+                *_arguments(record),
                 "" if worker is None else json.dumps(worker),
                 json.dumps(sources),
                 EVENT_OF[status],
@@ -323,7 +320,8 @@ class VideoStore:
         )
         return before is not None and before.decode() in {*map(json.dumps, sources), encoded.get("status")}
 
-    def _fetch(self, video_ids: Iterable[str]) -> Sequence[VideoRecord]:
+    def fetch(self, video_ids: Iterable[str]) -> Sequence[VideoRecord]:
+        """The records of these videos, without those that are not there."""
         with self._redis.pipeline(transaction=False) as pipe:
             for video_id in video_ids:
                 pipe.hgetall(record_key(video_id))
@@ -339,10 +337,20 @@ def _gone_key(video_id: str) -> str:
     return f"framedit:gone:{video_id}"
 
 
+def _keys(record: VideoRecord) -> list[str]:
+    """The keys that the scripts take first."""
+    sets = [WAITING_KEY, UNFINISHED_KEY, RUNNING_KEY, _EXPIRING_KEY]
+    return [record_key(record.id), queue.queue_key(record), queue.job_key(record), *sets, stream_key(record.id)]
+
+
 def _all_keys(record: VideoRecord) -> list[str]:
-    """The keys of `_DELETE`."""
-    sets = [_ALL_KEY, UNFINISHED_KEY, _EXPIRING_KEY, *([owned_key(record.owner)] if record.owner is not None else [])]
-    return [record_key(record.id), queue.queue_key(record), queue.job_key(record), stream_key(record.id), *sets]
+    """The keys of a record that is removed."""
+    return [*_keys(record), _ALL_KEY, *([owned_key(record.owner)] if record.owner is not None else [])]
+
+
+def _arguments(record: VideoRecord) -> list[str]:
+    """The arguments that the scripts take first."""
+    return [record.id, queue.name_of(record), str(record.cost)]
 
 
 def _counted(model: str, fields: dict[str, Any]) -> list[str]:

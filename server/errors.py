@@ -56,6 +56,8 @@ _STATUS: Mapping[type[errors.FrameditError], HTTPStatus] = {
     errors.VideoNotReadyError: HTTPStatus.CONFLICT,
     errors.VideoFailedError: HTTPStatus.NOT_FOUND,
     errors.VideoGoneError: HTTPStatus.GONE,
+    errors.TooManyQueuedError: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.OverloadedError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ArtifactStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
     BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     RangeNotSatisfiableError: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
@@ -93,11 +95,13 @@ def _answer(
 def _on_framedit_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.FrameditError)
     status = next((code for cls, code in _STATUS.items() if isinstance(error, cls)), HTTPStatus.INTERNAL_SERVER_ERROR)
-    if status >= 500:
+    if status >= 500 and not isinstance(error, errors.TryLaterError):
         _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
     headers = {}
     if status in (HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, errors.TryLaterError):
+        headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, RangeNotSatisfiableError):
         headers["Content-Range"] = f"bytes */{error.num_bytes}"
     return _answer(status, error.message, error.code, getattr(error, "param", None), headers)

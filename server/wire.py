@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field
 
 from jobs.cards import ModelCard
+from jobs.forecast import Forecast
 from jobs.records import Priority, Status, Timings, VideoError, VideoRecord
 
 
@@ -39,7 +40,7 @@ class Video(BaseModel):
     guidance_scale: float
     priority: Priority
     queue_position: int | None = Field(description="1 is next; null once started")
-    eta_seconds: float | None
+    eta_seconds: float | None = Field(description="until it is done, an estimate; null where no worker knows its speed")
     timings: VideoTimings
     error: VideoError | None
     remixed_from_video_id: str | None
@@ -78,11 +79,11 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
-def to_videos(records: Sequence[VideoRecord], positions: Mapping[str, int]) -> list[Video]:
-    return [to_video(record, positions.get(record.id)) for record in records]
+def to_videos(records: Sequence[VideoRecord], forecasts: Mapping[str, Forecast]) -> list[Video]:
+    return [to_video(record, forecasts.get(record.id, Forecast())) for record in records]
 
 
-def to_video(record: VideoRecord, queue_position: int | None) -> Video:
+def to_video(record: VideoRecord, forecast: Forecast) -> Video:
     request = record.request
     shared = request.model_dump(exclude={"height", "width"})
     queue_s = None if record.started_at is None else round(record.started_at - record.created_at, 3)
@@ -97,8 +98,8 @@ def to_video(record: VideoRecord, queue_position: int | None) -> Video:
         expires_at=_whole(record.expires_at),
         size=f"{request.width}x{request.height}",
         seconds=f"{request.seconds:g}",
-        queue_position=queue_position,
-        eta_seconds=None,
+        queue_position=forecast.queue_position,
+        eta_seconds=forecast.eta_seconds,
         timings=VideoTimings(queue_s=queue_s, **record.timings.model_dump()),
         error=record.error,
         remixed_from_video_id=record.remixed_from_video_id,

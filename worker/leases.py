@@ -1,32 +1,38 @@
 """Who is at work on what: RQ's executions, each of which lives in Redis only as long as its worker renews it."""
 
-from collections.abc import Iterable
 from typing import cast
 
 from redis import Redis
-from rq.executions import Execution
-from rq.queue import Queue
 from rq.utils import parse_composite_key
 
-LEASE_SECONDS = 20
-BEAT_SECONDS = 5.0
+from jobs.queue import all_queues
+
+# A video of a worker that died is back on its way after a lease, a beat and another beat: within 30 seconds.
+LEASE_SECONDS = 15
+BEAT_SECONDS = 4.0
 
 
-def leased_jobs(redis: Redis, queues: Iterable[Queue]) -> set[str]:
-    """The ids of the jobs of these queues that a living worker has; forgets the leases that have ended.
+def leased_jobs(redis: Redis) -> set[str]:
+    """The ids of the jobs that a living worker has; forgets the leases that have ended.
 
     Redis itself ends a lease, by its own clock: the workers' clocks need not agree.
     """
+    registries = [queue.started_job_registry.key for queue in all_queues(redis)]
+    with redis.pipeline(transaction=False) as pipe:
+        for key in registries:
+            pipe.zrange(key, 0, -1)
+        answers = cast(list[list[bytes]], pipe.execute())
+    entries = [(key, raw.decode()) for key, members in zip(registries, answers, strict=True) for raw in members]
+    with redis.pipeline(transaction=False) as pipe:
+        for _, member in entries:
+            pipe.exists(f"rq:execution:{member}")
+        alive = pipe.execute()
     leased = set()
-    for queue in queues:
-        key = queue.started_job_registry.key
-        members = [member.decode() for member in cast(list[bytes], redis.zrange(key, 0, -1))]
-        executions = [Execution.from_composite_key(member, redis) for member in members]
-        for member, execution in zip(members, executions, strict=True):
-            if redis.exists(execution.key):
-                leased.add(parse_composite_key(member)[0])
-            else:
-                redis.zrem(key, member)
+    for (key, member), is_alive in zip(entries, alive, strict=True):
+        if is_alive:
+            leased.add(parse_composite_key(member)[0])
+        else:
+            redis.zrem(key, member)
     return leased
 
 

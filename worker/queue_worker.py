@@ -10,23 +10,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from redis import Redis
-from redis.client import Pipeline
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import RedisError
 from rq import worker_registration
-from rq.exceptions import DeserializationError, NoSuchJobError
-from rq.executions import Execution
-from rq.job import Job, JobStatus
-from rq.queue import Queue
+from rq.job import JobStatus
 from rq.serializers import JSONSerializer
-from rq.utils import as_text
 from rq.worker import BaseWorker, WorkerStatus
 
-from jobs.queue import queues
+from jobs.queue import TASK, queues
+from jobs.store import VideoStore
+from worker.claims import Claim, Claims
 from worker.leases import BEAT_SECONDS, LEASE_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -34,15 +30,6 @@ logger = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
 _WORKER_TTL_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A job that is this worker's for as long as it renews the execution."""
-
-    job: Job
-    queue: Queue
-    execution: Execution
 
 
 class VideoWorker(BaseWorker):
@@ -60,10 +47,8 @@ class VideoWorker(BaseWorker):
         tasks: Mapping[str, Callable[[str], None]],
         on_beat: Callable[[], None],
     ) -> None:
-        by_model = [queues(redis, model) for model in models]
-        self._by_priority = [list(same) for same in zip(*by_model, strict=True)]
         super().__init__(
-            [queue for same in self._by_priority for queue in same],
+            [queue for model in models for queue in queues(redis, model)],
             name=name,
             connection=redis,
             serializer=JSONSerializer,
@@ -71,7 +56,7 @@ class VideoWorker(BaseWorker):
         )
         self._tasks = tasks
         self._on_beat = on_beat
-        self._turn = 0
+        self._claims = Claims(redis, VideoStore(redis), models, name)
         self._ended = threading.Event()
 
     @property
@@ -103,73 +88,24 @@ class VideoWorker(BaseWorker):
                 if claim is not None:
                     self._run(claim)
                     worked = True
-                elif burst and not any(queue.count for queue in self.queues):
+                elif burst and not self._claims.anything_waiting():
                     break
                 else:
                     time.sleep(_IDLE_SECONDS)
         return worked
 
-    # Claiming
-
     def _claim(self) -> Claim | None:
-        with self.connection.pipeline(transaction=False) as pipe:
-            for queue in self.queues:
-                pipe.llen(queue.key)
-            waiting = {queue.key for queue, length in zip(self.queues, pipe.execute(), strict=True) if length}
-        for same in self._by_priority:
-            for offset in range(len(same)):
-                queue = same[(self._turn + offset) % len(same)]
-                if queue.key in waiting and (claim := self._claim_head(queue)):
-                    self._turn += offset + 1
-                    return claim
-        return None
-
-    def _claim_head(self, queue: Queue) -> Claim | None:
-        """Take the job at the head: off the list and under a lease in one step, so that no crash can lose it."""
-        with self.connection.pipeline() as pipe:
-            try:
-                pipe.watch(queue.key)
-                head = pipe.lindex(queue.key, 0)
-                if head is None:
-                    return None
-                job_id = as_text(head)
-                pipe.watch(Job.key_for(job_id))
-                job = self._fetch(job_id)
-                pipe.multi()
-                pipe.lrem(queue.key, 0, job_id)  # all of them: concurrent clean-ups can enqueue a job twice
-                claim = None if job is None else self._take(job, queue, pipe)
-                pipe.execute()
-            except WatchError:
-                return None
+        claim = self._claims.take(idle=True)
         if claim is not None:
             self.executions[claim.execution.id] = claim.execution
+            self.set_state(WorkerStatus.BUSY)
         return claim
-
-    def _fetch(self, job_id: str) -> Job | None:
-        """The job, None when it was deleted, cancelled, or is another's already."""
-        try:
-            job = Job.fetch(job_id, connection=self.connection, serializer=self.serializer)
-        except NoSuchJobError:
-            return None
-        return job if job.get_status(refresh=False) == JobStatus.QUEUED else None
-
-    def _take(self, job: Job, queue: Queue, pipe: Pipeline) -> Claim:
-        execution = Execution.create(job, LEASE_SECONDS, pipeline=pipe, worker_name=self.name)
-        job.prepare_for_execution(self.name, pipeline=pipe)
-        pipe.persist(job.key)
-        self.set_state(WorkerStatus.BUSY, pipeline=pipe)
-        return Claim(job, queue, execution)
 
     # Running
 
     def _run(self, claim: Claim) -> None:
         try:
-            name = _task_name(claim.job)
-            task = self._tasks.get(name or "")
-            if task is not None:
-                task(claim.job.id)
-            else:
-                logger.error("job %s names %r, which is no task of this worker: dropped", claim.job.id, name)
+            self._tasks[TASK](claim.job.id)
         except RedisError as error:
             logger.error("job %s: Redis is away, left to be recovered: %s", claim.job.id, error)
         except Exception:
@@ -237,11 +173,3 @@ class VideoWorker(BaseWorker):
                 pipe.expire(self.key, _WORKER_TTL_SECONDS)
                 worker_registration.register(self, pipe)
                 pipe.execute()
-
-
-def _task_name(job: Job) -> str | None:
-    """The function that a job names, which is never imported; None when its data cannot be read."""
-    try:
-        return job.func_name
-    except DeserializationError:
-        return None

@@ -156,6 +156,8 @@ def load_model(folder: Path, card: ModelCard, device: torch.device, dtype: torch
         logger.debug("%s", folder, exc_info=error)
         raise StartupError(f"the checkpoint in {folder} cannot be loaded: {type(error).__name__}: {error}") from error
     check_card(card, checkpoint, folder)
+    # For the server, which must know what a video costs and cannot look into a checkpoint.
+    card = card.model_copy(update={"tokens_per_frame": checkpoint.config.tokens_per_frame})
     return ResidentModel(card, checkpoint)
 
 

@@ -1,14 +1,17 @@
 """Videos: ask for one, look at it, list, cancel, delete, remix."""
 
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
+from jobs.admission import check_wait
 from jobs.cards import ModelCard, find_card, known_models
+from jobs.cost import video_cost
 from jobs.errors import InvalidRequestError, ModelNotFoundError
-from jobs.queue import positions
+from jobs.forecast import forecast
 from jobs.records import VideoRecord, new_records
 from server.body import FieldsDep
 from server.dependencies import Services, ServicesDep
@@ -22,7 +25,11 @@ router = APIRouter(prefix="/v1/videos", tags=["videos"])
 POLL_AFTER_MS = 500
 
 _BODY_ERRORS = documented(
-    HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.SERVICE_UNAVAILABLE
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
 )
 _ID_ERRORS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -34,9 +41,10 @@ def create_video(fields: FieldsDep, services: ServicesDep) -> Video | VideoList:
     With `n` above 1 the answer is a list of that many videos.
     """
     body = parse(CreateVideo, fields)
-    request = resolve(body, _card(services, body.model))
-    records = new_records(request, time.time(), body.n)
-    services.store.create(*records)
+    card = _card(services, body.model)
+    request = resolve(body, card)
+    records = new_records(request, time.time(), body.n, cost=video_cost(request, card))
+    _accept(services, records)
     videos = show(services, *records)
     return videos[0] if body.n == 1 else VideoList.of(videos)
 
@@ -81,10 +89,16 @@ def remix_video(video_id: str, fields: FieldsDep, services: ServicesDep) -> Vide
     """Make a video once more, with the same model, seed and settings and a new prompt."""
     body = parse(RemixVideo, fields)
     source = services.store.get(video_id)
-    request = resolve_remix(body, source.request, _card(services, source.request.model))
-    record = new_records(request, time.time(), remixed_from=video_id)[0]
-    services.store.create(record)
-    return show(services, record)[0]
+    card = _card(services, source.request.model)
+    request = resolve_remix(body, source.request, card)
+    records = new_records(request, time.time(), remixed_from=video_id, cost=video_cost(request, card))
+    _accept(services, records)
+    return show(services, *records)[0]
+
+
+def _accept(services: Services, records: Sequence[VideoRecord]) -> None:
+    check_wait(services.redis, records, services.settings.max_wait_seconds)
+    services.store.create(*records)
 
 
 def _card(services: Services, model: str | None) -> ModelCard:
@@ -101,4 +115,4 @@ def _card(services: Services, model: str | None) -> ModelCard:
 
 def show(services: Services, *records: VideoRecord) -> list[Video]:
     """The records as clients see them."""
-    return to_videos(records, positions(services.redis, records))
+    return to_videos(records, forecast(services.redis, records))

@@ -110,7 +110,7 @@ def test_a_deleted_record_is_never_written_to_again(redis: Redis, store: VideoSt
     assert not store.fail(started.id, "decoder", "no")
     assert not store.requeue(started.id)
     assert store.start(started.id, "w2") is None
-    assert redis.keys("framedit:*") == []
+    assert redis.keys("framedit:video*") == []
     with pytest.raises(VideoNotFoundError):
         store.delete(started.id)
     with pytest.raises(VideoNotFoundError):

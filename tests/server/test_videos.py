@@ -7,7 +7,11 @@ from redis import Redis
 
 from jobs import queue
 from jobs.cards import ModelCard, announce
+from jobs.loads import Load, publish_load
+from jobs.settings import Settings
 from jobs.store import VideoStore
+
+from .serving import serving
 
 Finish = Callable[[str, bytes], None]
 
@@ -226,3 +230,29 @@ def test_a_class_video_cannot_be_remixed(http: httpx.Client) -> None:
     answer = http.post(f"/v1/videos/{video['id']}/remix", json={"prompt": "a blue star"})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "prompt"
+
+
+def test_the_end_is_told_once_a_worker_knows_its_speed(http: httpx.Client, redis: Redis) -> None:
+    first = create(http, num_inference_steps=10)
+    assert first["eta_seconds"] is None
+    # 10 steps of 2 rows of 16 frames of 24 tokens
+    publish_load(redis, "w1", Load(cost_per_second={"tiny-text": 7680 / 2}), ttl_seconds=60)
+    assert http.get(f"/v1/videos/{first['id']}").json()["eta_seconds"] == 2
+    assert create(http, num_inference_steps=10)["eta_seconds"] == 4
+
+
+def test_a_wait_that_is_too_long_is_refused_with_the_time_to_try_again(
+    settings: Settings, redis: Redis, text_card: ModelCard
+) -> None:
+    announce(redis, text_card, "w1", ttl_seconds=600)
+    publish_load(redis, "w1", Load(cost_per_second={"tiny-text": 7680 / 2}), ttl_seconds=60)
+    with (
+        serving(settings.model_copy(update={"max_wait_seconds": 5.0})) as url,
+        httpx.Client(base_url=url, timeout=10) as client,
+    ):
+        body = {"prompt": "a red circle", "num_inference_steps": 10}
+        assert [client.post("/v1/videos", json=body).status_code for _ in range(3)] == [200] * 3
+        refused = client.post("/v1/videos", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+        assert refused.headers["Retry-After"] == "1"
+        assert len(client.get("/v1/videos").json()["data"]) == 3

@@ -4,7 +4,7 @@ import pytest
 from redis import Redis
 from rq.job import Job
 
-from jobs.queue import TASK, queue_name
+from jobs.queue import TASK, alone_name, queue_name
 from jobs.records import VideoRecord
 from jobs.store import VideoStore
 from tests.worker.conftest import make_record
@@ -13,6 +13,7 @@ from worker.maintenance import Maintenance
 from worker.queue_worker import VideoWorker
 
 QUEUE = f"rq:queue:{queue_name('tiny')}"
+ALONE = f"rq:queue:{alone_name('tiny')}"
 
 
 @pytest.fixture
@@ -29,8 +30,13 @@ def crash(redis: Redis, store: VideoStore, name: str = "dead") -> None:
     release_leases(redis, name)
 
 
-def queued(redis: Redis) -> list[str]:
-    return [raw.decode() for raw in redis.lrange(QUEUE, 0, -1)]
+def queued(redis: Redis, key: str = QUEUE) -> list[str]:
+    return [raw.decode() for raw in redis.lrange(key, 0, -1)]
+
+
+def look_twice(maintenance: Maintenance) -> None:
+    maintenance.run()
+    maintenance.run()
 
 
 def created(store: VideoStore) -> VideoRecord:
@@ -39,15 +45,34 @@ def created(store: VideoStore) -> VideoRecord:
     return record
 
 
-def test_a_dead_workers_video_goes_to_the_head_of_the_queue(
+def test_a_dead_workers_video_is_made_alone_and_the_attempt_is_not_counted(
     redis: Redis, store: VideoStore, maintenance: Maintenance
 ) -> None:
     record, waiting = created(store), created(store)
     crash(redis, store)
-    maintenance.run()
+    look_twice(maintenance)
     after = store.get(record.id)
-    assert (after.status, after.attempts, after.worker) == ("queued", 1, None)
-    assert queued(redis) == [record.id, waiting.id]
+    assert (after.status, after.attempts, after.worker, after.alone) == ("queued", 0, None, True)
+    assert (queued(redis, ALONE), queued(redis)) == ([record.id], [waiting.id])
+
+
+def test_what_is_seen_once_is_left_alone(redis: Redis, store: VideoStore, maintenance: Maintenance) -> None:
+    """After an outage of Redis the leases have ended of workers that are well, and about to come back."""
+    record = created(store)
+    crash(redis, store)
+    maintenance.run()
+    assert store.get(record.id).status == "in_progress"
+
+
+def test_a_worker_known_to_be_dead_is_not_waited_for(redis: Redis, store: VideoStore, maintenance: Maintenance) -> None:
+    record = created(store)
+    worker = VideoWorker(redis, ["tiny"], "dead-1", {}, on_beat=lambda: None)
+    assert worker._claim() is not None
+    assert store.start(record.id, "dead-1") is not None
+    maintenance.recover_worker("other")
+    assert store.get(record.id).status == "in_progress"
+    maintenance.recover_worker("dead-")
+    assert queued(redis, ALONE) == [record.id]
 
 
 def test_a_living_workers_video_is_left_alone(redis: Redis, store: VideoStore, maintenance: Maintenance) -> None:
@@ -62,18 +87,19 @@ def test_a_living_workers_video_is_left_alone(redis: Redis, store: VideoStore, m
     assert store.get(record.id).attempts == 1
 
 
-def test_after_max_attempts_it_has_failed_with_the_reason(
+def test_after_max_attempts_alone_it_has_failed_with_the_reason(
     redis: Redis, store: VideoStore, maintenance: Maintenance
 ) -> None:
     record = created(store)
-    for attempt in (1, 2, 3):
-        crash(redis, store, f"dead-{attempt}")
-        maintenance.run()
+    for death in range(4):
+        assert store.get(record.id).attempts == max(0, death - 1)
+        crash(redis, store, f"dead-{death}")
+        look_twice(maintenance)
     after = store.get(record.id)
     assert after.error is not None
     assert (after.status, after.error.code) == ("failed", "worker_lost")
     assert after.error.message == "the worker ended while it was making this video, 3 times"
-    assert queued(redis) == []
+    assert queued(redis, ALONE) == []
     assert not redis.exists(Job.key_for(record.id))
 
 
@@ -109,15 +135,23 @@ def test_a_job_that_rq_itself_put_back_is_recovered_too(
     crash(redis, store)
     redis.rpush(QUEUE, record.id)
     redis.hset(Job.key_for(record.id), "status", "queued")
-    maintenance.run()
-    assert queued(redis) == [record.id]
-    assert store.get(record.id).status == "queued"
+    look_twice(maintenance)
+    assert (store.get(record.id).status, queued(redis, ALONE)) == ("queued", [record.id])
+    # What is left of it on its old queue is nobody's to take.
+    assert run_all(redis) == [record.id]
 
 
 def test_two_workers_doing_it_do_no_more_than_one(redis: Redis, store: VideoStore, maintenance: Maintenance) -> None:
     record = created(store)
     crash(redis, store)
-    maintenance.run()
-    Maintenance(redis, store, max_attempts=3).run()
-    assert queued(redis) == [record.id]
-    assert store.get(record.id).attempts == 1
+    other = Maintenance(redis, store, max_attempts=3)
+    for each in (maintenance, other, maintenance, other):
+        each.run()
+    assert queued(redis, ALONE) == [record.id]
+    assert store.get(record.id).attempts == 0
+
+
+def run_all(redis: Redis) -> list[str]:
+    ran: list[str] = []
+    VideoWorker(redis, ["tiny"], "w2", {TASK: ran.append}, lambda: None).work(burst=True)
+    return ran

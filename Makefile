@@ -40,5 +40,5 @@ $(STAMP): pyproject.toml constraints.txt
 		"choose one with 'make PYTHON=/path/to/python3.11'" >&2; exit 1; }
 	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet torch -c constraints.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[worker,embedded,tracing,dev]' -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[worker,embedded,s3,tracing,dev]' -c constraints.txt
 	@touch $(STAMP)

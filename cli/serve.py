@@ -78,7 +78,11 @@ _FRAMEDIT = (sys.executable, "-m", "cli.main")
 def _environment(settings: Settings) -> dict[str, str]:
     """The settings for the child processes: what was given as an option reaches them as a variable."""
     values = settings.model_dump(mode="json", exclude_none=True)
-    paths = {name: str(Path(values[name]).resolve()) for name in ("data_dir", "artifacts", "checkpoints")}
+    paths = {
+        name: str(value.resolve())
+        for name in ("data_dir", "artifacts", "checkpoints")
+        if isinstance(value := getattr(settings, name), Path)
+    }
     return {f"FRAMEDIT_{name.upper()}": str(value) for name, value in (values | paths).items()}
 
 

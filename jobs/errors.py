@@ -13,7 +13,8 @@
     │   ├── TooManyQueuedError               for what the client itself has asked for
     │   └── OverloadedError                  for what everybody has
     ├── InvalidCardError (a ValueError)      a model card that cannot be used
-    └── ArtifactStoreError                   a file could not be stored, found or removed
+    └── ArtifactStoreError                   a file could not be stored, read or removed
+        └── ArtifactFileMissingError         it is not there
 
 Below the same root, where they are raised: `worker/errors.py` and `worker/video.py` (a worker that cannot start, a
 video that cannot be made or is given up), `cli/` (a database or a process that does not start). Redis failing is
@@ -105,3 +106,7 @@ class InvalidCardError(FrameditError, ValueError):
 
 class ArtifactStoreError(FrameditError):
     code = "artifact_store"
+
+
+class ArtifactFileMissingError(ArtifactStoreError):
+    """The store answers, and has no such file."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -20,9 +20,16 @@ class Settings(BaseSettings):
         description="Redis or Valkey: `redis://host:port/0` or `unix:///path`. Without it `framedit serve` starts one.",
     )
     data_dir: Path = Field(default=Path("data"), description="What must outlive a restart: database and videos.")
-    artifacts: Path = Field(
+    artifacts: Path | str = Field(
         default_factory=lambda data: data.get("data_dir", Path("data")) / "artifacts",
-        description="The folder of finished videos; server and workers must see the same one.",
+        description="The folder of finished videos, or `s3://bucket/prefix`; server and workers must see the same one.",
+    )
+    artifact_delivery: Literal["proxy", "redirect"] = Field(
+        default="proxy",
+        description="Videos in S3 go through the server, or clients are sent to the store with a URL for 5 minutes.",
+    )
+    artifact_retry_seconds: int = Field(
+        default=600, ge=0, description="How long a worker tries to store a finished video while the store is away."
     )
     checkpoints: Path = Field(default=Path("checkpoints"), description="A folder of checkpoint folders.")
 
@@ -65,6 +72,11 @@ class Settings(BaseSettings):
         pattern=r"^https?://",
         description="Where traces go, by OTLP over HTTP: `http://host:4318`. Without it there are none.",
     )
+
+    @field_validator("artifacts")
+    @classmethod
+    def _folder_or_url(cls, value: Path | str) -> Path | str:
+        return value if "://" in str(value) else Path(value)
 
 
 class ClientSettings(BaseSettings):

@@ -67,7 +67,9 @@ def build_worker(settings: Settings, redis: Redis, models: ResidentModels, name:
         worker=name,
         models=models,
         store=store,
-        artifacts=ArtifactStore(settings.artifacts),
+        artifacts=ArtifactStore(
+            settings.artifacts, settings.artifact_retry_seconds, give_up=lambda: worker.stop_requested
+        ),
         max_attempts=settings.max_attempts,
         stopping=lambda: worker.stop_requested,
         meter=meter,

@@ -3,13 +3,16 @@
 import re
 import time
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
+from jobs.artifacts import file_name
 from jobs.errors import VideoFailedError, VideoGoneError, VideoNotReadyError
 from jobs.records import ArtifactKind, VideoRecord
+from server.bucket_response import StoredFile, redirect, send_on
 from server.dependencies import ServicesDep
 from server.errors import RangeNotSatisfiableError, documented
 
@@ -23,6 +26,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": _FILE},
     206: {"description": "The part of the file that `Range` asks for", "content": _FILE},
     304: {"description": "The client has it already (`If-None-Match`)"},
+    307: {"description": "The file is at the object store, under the URL in `Location`, for a few minutes"},
     **documented(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
@@ -49,18 +53,24 @@ def video_content(
     record = services.store.get(video_id)
     _check_available(record)
     artifact = record.artifacts.get(variant)
-    path = services.artifacts.path(video_id, variant)
-    if artifact is None or not path.is_file():
+    if artifact is None or not services.artifacts.exists(video_id, variant):
         raise VideoGoneError(f"the {variant} of {video_id} is no longer there")
     headers = {"ETag": f'"{artifact.sha256}"', "Cache-Control": "private, no-cache"}
     if _client_has(headers["ETag"], request):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     _check_range(request, headers["ETag"], artifact.num_bytes)
+    name = _file_name(record, Path(file_name(variant)).suffix)
+    if not services.artifacts.is_folder:
+        stored = StoredFile(services.artifacts, video_id, variant, artifact.num_bytes, _MEDIA_TYPES[variant], name)
+        return (
+            redirect(stored) if services.settings.artifact_delivery == "redirect" else send_on(stored, request, headers)
+        )
+    path = services.artifacts.path(video_id, variant)
     return FileResponse(
         path,
         headers=headers,
         media_type=_MEDIA_TYPES[variant],
-        filename=_file_name(record, path.suffix),
+        filename=name,
         stat_result=path.stat(),
         content_disposition_type="inline",
     )

@@ -3,28 +3,22 @@
 The engine knows neither queues nor records. It is used from one thread.
 """
 
-import logging
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass
 from time import monotonic, perf_counter
 
-import torch
 from torch import Tensor
 
 from models.generate import Generation
-from worker.errors import NotFiniteError, OutOfDeviceMemoryError
-from worker.lineup import Lineup
-from worker.memory import RowLimit, is_out_of_memory
+from worker.errors import NotFiniteError
+from worker.launching import Launch, Launcher
+from worker.memory import RowLimit
+from worker.pace import Pace
 from worker.policy import Candidate, Policy
 from worker.resident import ResidentModels
 from worker.seat import Group, Seat
 from worker.snapshot import Snapshot
-from worker.step_curve import StepCurve
-
-logger = logging.getLogger(__name__)
-
-_STARVING_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,30 +68,13 @@ class Failed:
 Event = Progress | Denoised | Failed
 
 
-@dataclass
-class _Pace:
-    """What is measured of one group. `tokens` are those of one row."""
+@dataclass(frozen=True)
+class _Step:
+    """One step of some requests, which the device is at."""
 
-    tokens: int
-    limit: RowLimit
-    curve: StepCurve = field(default_factory=StepCurve)
-    row_counts_seen: set[int] = field(default_factory=set)
-    last_rows: int = 0
-
-    def observe(self, rows: int, seconds: float) -> None:
-        """The first pass of each size is left out: it sets things up that the later ones find."""
-        if rows in self.row_counts_seen:
-            self.curve.observe(rows, seconds)
-            self.last_rows = rows
-        self.row_counts_seen.add(rows)
-
-    @property
-    def cost_per_second(self) -> float | None:
-        """Of passes as the last one, None before any was measured."""
-        return self.last_rows * self.tokens / self.curve.seconds(self.last_rows) if self.last_rows else None
-
-
-Lineups = dict[tuple[Seat, ...], Lineup]
+    group: Group
+    launch: Launch
+    is_whole: bool  # whether all that were meant to go went
 
 
 class Engine:
@@ -118,10 +95,10 @@ class Engine:
         self._settings = settings
         self._on_pass = on_pass
         self._seats: dict[str, Seat] = {}
-        self._paces: dict[Group, _Pace] = {}
+        self._paces: dict[Group, Pace] = {}
         self._last_group: dict[str, Group] = {}
-        # Those of the last step; any other would know old states.
-        self._lineups: Lineups = {}
+        self._launcher = Launcher(models, settings.deterministic, settings.memory_patience_seconds)
+        self._under_way: deque[_Step] = deque()
 
     def free_seats(self) -> int:
         """How many more requests can be admitted now."""
@@ -141,7 +118,7 @@ class Engine:
         seat = Seat.take(request_id, model, checkpoint, generation, snapshot)
         if seat.group not in self._paces:
             tokens = generation.num_frames * checkpoint.config.tokens_per_frame
-            self._paces[seat.group] = _Pace(tokens, RowLimit(self._settings.max_batch_rows))
+            self._paces[seat.group] = Pace(tokens, RowLimit(self._settings.max_batch_rows))
         self._seats[request_id] = seat
 
     def evict(self, request_id: str) -> bool:
@@ -149,18 +126,15 @@ class Engine:
         return self._seats.pop(request_id, None) is not None
 
     def step(self) -> list[Event]:
-        """One step of those who are most urgent, and what came of it; nothing when nobody is here."""
-        seats = self._choose()
-        if not seats:
-            return []
-        lineups, self._lineups = self._lineups, {}
-        companies = [[seat] for seat in seats] if self._settings.deterministic else [seats]
-        before = [seat.step for seat in seats]
-        started = perf_counter()
-        events = [event for company in companies for event in self._attempt(company, lineups)]
-        if all(seat.step > step for seat, step in zip(seats, before, strict=True)):
-            self._observe(seats, perf_counter() - started)
-        return events
+        """One step of those who are most urgent, and what came of it; nothing when nobody is here.
+
+        On CUDA the device gets the next step before the last one is done, so that it never waits for the host; what is
+        told is then one step behind.
+        """
+        events: list[Event] = []
+        while self._takes_more() and (seats := self._choose()):
+            events += self._launch(seats)
+        return events + self._land(self._under_way.popleft()) if self._under_way else events
 
     def preview(self, request_id: str) -> Tensor | None:
         """The clean latents (1, T, C, H, W) that the last step predicted, None before it. KeyError if not here."""
@@ -190,7 +164,7 @@ class Engine:
                 setup_seconds=self._models.load_seconds(seat.group.model),
             )
             for seat in self._seats.values()
-            if seat.waits_until <= now
+            if seat.waits_until <= now and not seat.done
         ]
         ids = self._policy.choose(
             candidates,
@@ -201,76 +175,42 @@ class Engine:
 
     # One step of them
 
-    def _attempt(self, seats: Sequence[Seat], lineups: Lineups) -> list[Event]:
-        """A pass of `seats`, or of fewer where memory is short, or of each alone to find out which one raises."""
-        while True:
-            try:
-                return self._pass(seats, lineups)
-            except torch.AcceleratorError:
-                raise  # the device is gone, for everybody
-            except Exception as error:
-                failure = error
-            if is_out_of_memory(failure):
-                failure.__traceback__ = None  # it holds on to what the pass had allocated
-                torch.cuda.empty_cache()
-                fewer = self._fewer(seats)
-                if not fewer:
-                    return self._starve(seats[0])
-                seats = fewer
-            elif len(seats) == 1:
-                return [self._fail(seats[0], failure)]
-            else:
-                logger.warning("a pass of %d requests failed, each is tried alone: %r", len(seats), failure)
-                return [event for seat in seats for event in self._attempt([seat], lineups)]
+    def _takes_more(self) -> bool:
+        """Whether the device is to get another step: at any time it has one, and on CUDA the one after it, too."""
+        if len(self._under_way) != 1:
+            return not self._under_way
+        return any(flight.is_asynchronous for flight in self._under_way[0].launch.flights)
 
-    def _pass(self, seats: Sequence[Seat], lineups: Lineups) -> list[Event]:
-        transformer = self._models[seats[0].group.model].checkpoint.transformer
-        company = tuple(seats)
-        lineup = lineups.get(company) or Lineup(company, transformer)
-        for seat in seats:
-            seat.started_at = seat.started_at or perf_counter()
-        pass_started = perf_counter()
-        finite = lineup.step(transformer, self._rows_at_once(seats)).tolist()
-        self._on_pass(seats[0].group.model, lineup.rows, perf_counter() - pass_started)
-        self._paces[seats[0].group].limit.passed(lineup.rows)
-        self._lineups[company] = lineup
-        return [event for seat, is_finite in zip(seats, finite, strict=True) for event in self._events(seat, is_finite)]
+    def _launch(self, seats: Sequence[Seat]) -> list[Event]:
+        group = seats[0].group
+        in_use = {seat.group.model for seat in self._seats.values()}
+        launch = self._launcher.launch(seats, self._paces[group].limit, in_use)
+        if launch.flights:
+            num_gone = sum(len(flight.seats) for flight in launch.flights)
+            self._under_way.append(_Step(group, launch, is_whole=num_gone == len(seats)))
+        return [self._fail(seat, error) for seat, error in launch.failures]
 
-    def _rows_at_once(self, seats: Sequence[Seat]) -> int:
-        rows = sum(seat.rows for seat in seats)
-        return rows if self._settings.deterministic else min(rows, self._paces[seats[0].group].limit.rows)
+    def _land(self, step: _Step) -> list[Event]:
+        events: list[Event] = []
+        for flight in step.launch.flights:
+            for seat, number, is_finite in zip(flight.seats, flight.steps, flight.land(), strict=True):
+                if self._seats.get(seat.request_id) is seat:  # it may have been evicted meanwhile
+                    events += self._arrive(seat, number, is_finite)
+            self._on_pass(step.group.model, flight.rows, flight.seconds)
+        if step.is_whole:
+            flights = step.launch.flights
+            self._paces[step.group].observe(sum(f.rows for f in flights), sum(f.seconds for f in flights))
+            self._last_group[step.group.model] = step.group
+        return events
 
-    def _fewer(self, seats: Sequence[Seat]) -> Sequence[Seat]:
-        """Those of `seats` for whom there may be memory, as there was none for all; none where it cannot be fewer."""
-        if self._models.unload_one(keep={seat.group.model for seat in self._seats.values()}):
-            return seats  # models that nobody waits for go first
-        limit = self._paces[seats[0].group].limit
-        rows = self._rows_at_once(seats)
-        limit.refused(rows)
-        if rows == 1 or (self._settings.deterministic and len(seats) == 1):
-            return seats if self._models.unload_one(keep={seats[0].group.model}) else []
-        logger.warning("no memory for %d rows of %s: trying %d", rows, seats[0].group.model, limit.rows)
-        ends = accumulate(seat.rows for seat in seats)
-        return [seat for seat, end in zip(seats, ends, strict=True) if end <= limit.rows] or seats[:1]
-
-    def _starve(self, seat: Seat) -> list[Event]:
-        """There is no memory for a request even alone: it waits for some, but not for ever."""
-        now = monotonic()
-        seat.starved_since = seat.starved_since or now
-        if now - seat.starved_since < self._settings.memory_patience_seconds:
-            seat.waits_until = now + _STARVING_PAUSE_SECONDS
-            return []
-        message = f"the device has had no memory for this request for {self._settings.memory_patience_seconds:.0f} s"
-        return [self._fail(seat, OutOfDeviceMemoryError(f"{message}: try fewer frames"))]
-
-    def _events(self, seat: Seat, is_finite: bool) -> list[Event]:
+    def _arrive(self, seat: Seat, step: int, is_finite: bool) -> list[Event]:
         seat.starved_since = None
         generation = seat.generation
         if not is_finite:
             error = NotFiniteError(generation.num_inference_steps, generation.sampler, generation.guidance_scale)
             return [self._fail(seat, error)]
-        events: list[Event] = [Progress(seat.request_id, seat.step, seat.steps)]
-        if seat.done:
+        events: list[Event] = [Progress(seat.request_id, step, seat.steps)]
+        if step == seat.steps:
             del self._seats[seat.request_id]
             assert seat.started_at is not None
             events.append(Denoised(seat.request_id, seat.latents, perf_counter() - seat.started_at))
@@ -279,8 +219,3 @@ class Engine:
     def _fail(self, seat: Seat, error: Exception) -> Failed:
         del self._seats[seat.request_id]
         return Failed(seat.request_id, error)
-
-    def _observe(self, seats: Sequence[Seat], seconds: float) -> None:
-        group = seats[0].group
-        self._paces[group].observe(sum(seat.rows for seat in seats), seconds)
-        self._last_group[group.model] = group

@@ -21,21 +21,20 @@ class Lineup:
 
     def __init__(self, seats: Sequence[Seat], transformer: Transformer) -> None:
         self.seats = tuple(seats)
-        self.rows = sum(seat.rows for seat in seats)
         weight = next(transformer.parameters())
-        self._device, self._dtype = weight.device, weight.dtype
+        self.device, self._dtype = weight.device, weight.dtype
         self._join_rows()
         self._join_tables()
-        self._state = torch.cat([seat.state.to(self._device) for seat in seats])
+        self._state = torch.cat([seat.state.to(self.device) for seat in seats])
 
     def _join_rows(self) -> None:
         """Which rows of the model's batch are whose: a request's own first, then the one to guide away from."""
         counts = [seat.rows for seat in self.seats]
         ends = torch.tensor(counts).cumsum(0)
-        self._request_of_row = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self._device)
-        self._conditional = (ends - torch.tensor(counts)).to(self._device)
-        self._unconditional = (ends - 1).to(self._device)
-        self._scales = torch.tensor([seat.generation.guidance_scale for seat in self.seats], device=self._device)
+        self._request_of_row = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.device)
+        self._conditional = (ends - torch.tensor(counts)).to(self.device)
+        self._unconditional = (ends - 1).to(self.device)
+        self._scales = torch.tensor([seat.generation.guidance_scale for seat in self.seats], device=self.device)
         conditions = [seat.condition for seat in self.seats]
         self._condition = conditions[0] if len(conditions) == 1 else Condition.concat(conditions)
 
@@ -43,12 +42,12 @@ class Lineup:
         """One long table, in which each request has its place: a step is then a look at B places."""
         tables = [seat.table for seat in self.seats]
         starts = torch.tensor([0, *(table.num_steps for table in tables[:-1])]).cumsum(0)
-        self._place = (starts + torch.tensor([seat.step for seat in self.seats])).to(self._device)
+        self._place = (starts + torch.tensor([seat.step for seat in self.seats])).to(self.device)
         self._table = StepCoefficients(
             timesteps=torch.cat([table.timesteps for table in tables]),
             weights=torch.cat([table.weights for table in tables]),
             log_variances=torch.cat([table.log_variances for table in tables]),
-        ).to(self._device)
+        ).to(self.device)
 
     @torch.no_grad()
     def step(self, transformer: Transformer, rows_at_once: int) -> Tensor:
@@ -81,7 +80,7 @@ class Lineup:
         noise = torch.zeros(like.shape, pin_memory=like.is_cuda)
         for row, part in drawn.items():
             noise[row] = part[0]
-        return noise.to(self._device, non_blocking=True)
+        return noise.to(self.device, non_blocking=True)
 
 
 def _predict(

@@ -1,6 +1,7 @@
 # The environment is .venv, made from nothing and brought up to date when pyproject.toml or constraints.txt change.
 #   make serve              everything on this machine: http://127.0.0.1:8000   (PORT=8080 make serve: another port)
 #   make test               the tests             (ARGS="-k video" chooses among them)
+#   make browser            Debian's Chromium, which the tests of the page drive, where there is none
 #   make check              linter, types, direction of imports
 #   make clean              remove what was made here, the environment and all caches; data/ and build/ stay
 
@@ -14,7 +15,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/up-to-date
 
-.PHONY: serve test check clean
+.PHONY: serve test browser check clean
 .DELETE_ON_ERROR:
 
 serve: $(STAMP)
@@ -22,6 +23,12 @@ serve: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+browser:
+	@command -v $${CHROMIUM:-chromium} >/dev/null || { \
+		as_root=$$(test $$(id -u) = 0 || echo sudo); \
+		$$as_root apt-get update -qq && \
+		$$as_root apt-get install -qq --no-install-recommends chromium >/dev/null; }
 
 check: $(STAMP)
 	$(BIN)/ruff check .

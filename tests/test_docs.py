@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("training/*.md")])
 
-# FastAPI's own, which do not describe themselves.
-SELF_DESCRIPTION = {"GET /docs", "GET /openapi.json"}
+# For people, and FastAPI's own, which does not describe itself.
+SELF_DESCRIPTION = {"GET /", "GET /docs", "GET /openapi.json"}
 
 
 def code_spans(text: str) -> set[str]:

@@ -1,0 +1,87 @@
+// The server's routes, and its errors in words.
+
+const KEY = "framedit.key";
+
+export class ApiError extends Error {
+  /** status 0: the server did not answer at all. */
+  constructor(message, { status = 0, param = null, code = null } = {}) {
+    super(message);
+    Object.assign(this, { status, param, code });
+  }
+}
+
+export class Api {
+  // Relative to the page, which may be behind a proxy that gives it a path of its own.
+  #base = new URL("v1/", document.baseURI);
+
+  get key() {
+    return localStorage.getItem(KEY) ?? "";
+  }
+
+  set key(key) {
+    if (key) localStorage.setItem(KEY, key);
+    else localStorage.removeItem(KEY);
+  }
+
+  get base() {
+    return this.#base.href.replace(/\/$/, "");
+  }
+
+  contentUrl(id, variant = "video") {
+    return this.#url(`videos/${id}/content`, variant === "video" ? {} : { variant }).href;
+  }
+
+  models = async () => (await this.#json("models")).data;
+  list = (limit, after) => this.#json("videos", { query: after ? { limit, after } : { limit } });
+  retrieve = (id) => this.#json(`videos/${id}`);
+  cancel = (id) => this.#json(`videos/${id}/cancel`, { method: "POST" });
+  remove = (id) => this.#json(`videos/${id}`, { method: "DELETE" });
+  remix = (id, prompt) => this.#json(`videos/${id}/remix`, { method: "POST", body: { prompt } });
+
+  /** The new videos: one, or as many as `body.n` asks for. */
+  async create(body) {
+    const answer = await this.#json("videos", { method: "POST", body });
+    return answer.object === "list" ? answer.data : [answer];
+  }
+
+  /** A file of a video, for where the key has to go with the request. */
+  content = async (id, variant) => (await this.request(this.contentUrl(id, variant))).blob();
+
+  async request(path, { method = "GET", query = {}, body, headers = {}, signal } = {}) {
+    const sent = { ...headers };
+    if (this.key) sent.Authorization = `Bearer ${this.key}`;
+    if (body) sent["Content-Type"] = "application/json";
+    const url = this.#url(path, query);
+    let answer;
+    try {
+      answer = await fetch(url, { method, headers: sent, body: body && JSON.stringify(body), signal, cache: "no-cache" });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ApiError("The server does not answer. The page goes on trying.");
+    }
+    if (!answer.ok) throw await explain(answer);
+    return answer;
+  }
+
+  #json = async (path, options) => (await this.request(path, options)).json();
+
+  #url(path, query = {}) {
+    const url = new URL(path, this.#base);
+    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+    return url;
+  }
+}
+
+async function explain(answer) {
+  const error = (await answer.json().catch(() => null))?.error ?? {};
+  let message = error.message ?? `the server answered ${answer.status} ${answer.statusText}`;
+  const wait = Number(answer.headers.get("Retry-After"));
+  if (answer.status === 429 && wait && !/\d+ ?s/.test(message)) message += `; try again in ${wait} s`;
+  return new ApiError(sentence(message), { status: answer.status, param: error.param, code: error.code });
+}
+
+/** The server's messages start small and have no full stop, as they also stand behind a name in a terminal. */
+export function sentence(text) {
+  const starts = /^[a-z]+\b(?!_)/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+  return /[.!?]$/.test(starts) ? starts : `${starts}.`;
+}

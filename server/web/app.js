@@ -1,0 +1,127 @@
+// Puts the parts of the page together.
+
+import { Api } from "./api.js";
+import { Composer } from "./composer.js";
+import { confirmRemoval, KeyDialog } from "./dialogs.js";
+import { Gallery } from "./gallery.js";
+import { Library } from "./library.js";
+import { Media } from "./media.js";
+import { Viewer } from "./viewer.js";
+import { subject } from "./words.js";
+
+const MODELS_AGAIN_MS = 20_000;
+const THEMES = ["auto", "light", "dark"];
+
+const api = new Api();
+const library = new Library(api);
+const media = new Media(api);
+
+/** For screen readers. */
+const say = (text) => {
+  document.getElementById("said").textContent = text;
+};
+
+const banner = document.getElementById("banner");
+function complain(error) {
+  if (error.status === 401) keyDialog.open(error.message);
+  banner.textContent = error.message;
+  banner.hidden = false;
+}
+
+/** What somebody does with a video, and the words for it when it fails. */
+const attempt = (action) => (video) => {
+  banner.hidden = true;
+  return action(video).catch(complain);
+};
+
+const actions = {
+  open: (video) => viewer.open(library.get(video.id) ?? video),
+  again: attempt(async (video) => {
+    viewer.close();
+    const [made] = await library.create(sameAgain(video));
+    announce(made);
+  }),
+  remix: (video) => {
+    viewer.close();
+    composer.remix(video);
+  },
+  use: (video) => {
+    viewer.close();
+    composer.use(video);
+  },
+  download: attempt((video) => media.download(video.id)),
+  cancel: attempt((video) => library.cancel(video.id)),
+  remove: attempt(async (video) => {
+    if (await confirmRemoval(`“${subject(video)}” and its file will be gone for good.`)) await library.remove(video.id);
+  }),
+};
+
+const viewer = new Viewer(api, library, media, actions);
+const gallery = new Gallery(library, media, actions, say);
+const keyDialog = new KeyDialog(api, () => {
+  library.reset();
+  loadModels();
+});
+const composer = new Composer(async (body, remixed) => {
+  banner.hidden = true;
+  try {
+    const made = remixed ? await library.remix(remixed.id, body.prompt) : await library.create(body);
+    announce(made[0]);
+  } catch (error) {
+    if (error.status === 401) keyDialog.open(error.message);
+    throw error;
+  }
+});
+
+function announce(video) {
+  say(`In the queue: ${subject(video)}`);
+  gallery.reveal(video.id);
+}
+
+/** The request of a video with the seed left open. */
+function sameAgain(video) {
+  const names = ["model", "prompt", "class_label", "negative_prompt", "num_inference_steps", "guidance_scale"];
+  names.push("sampler", "num_frames", "fps", "size", "priority");
+  return Object.fromEntries(names.map((name) => [name, video[name]]).filter(([, value]) => value !== null));
+}
+
+async function loadModels() {
+  try {
+    composer.models = await api.models();
+  } catch (error) {
+    complain(error);
+  }
+}
+
+library.addEventListener("loaded", () => {
+  banner.hidden ||= banner.dataset.from === "library";
+  delete banner.dataset.from;
+});
+library.addEventListener("trouble", ({ detail }) => {
+  complain(detail.error);
+  banner.dataset.from = "library";
+});
+document.getElementById("older").addEventListener("click", () => library.loadOlder().catch(complain));
+document.getElementById("theme").addEventListener("click", ({ currentTarget }) => {
+  const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
+  document.documentElement.dataset.theme = theme;
+  localStorage.setItem("framedit.theme", theme);
+  labelTheme(currentTarget, theme);
+});
+function labelTheme(button, theme) {
+  const label = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" }[theme];
+  button.setAttribute("aria-label", label);
+  button.title = label;
+}
+labelTheme(document.getElementById("theme"), document.documentElement.dataset.theme);
+
+/** The address may name a video. */
+async function openAddressed() {
+  const id = location.hash.slice(1);
+  if (!/^video_\w+$/.test(id)) return;
+  await library.include(id).then(actions.open, complain);
+}
+
+await Promise.all([loadModels(), library.refresh()]);
+await openAddressed();
+setInterval(() => document.hidden || loadModels(), MODELS_AGAIN_MS);

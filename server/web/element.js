@@ -1,0 +1,29 @@
+// Makes elements. Text is always text: nothing here, or anywhere on the page, turns a string into HTML.
+
+/** element("button", {class: "x", disabled: true, onclick: f, "aria-label": "y"}, "text", child, null) */
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (typeof value === "boolean") made.toggleAttribute(name, value);
+    else if (value !== undefined && value !== null) made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+/** One of the pictures that index.html holds as symbols. */
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(use);
+  return svg;
+}
+
+/** A button with a picture, whose name is for screen readers and the tooltip. */
+export function iconButton(name, label, onclick) {
+  return element("button", { type: "button", class: "icon-button", "aria-label": label, title: label, onclick }, icon(name));
+}

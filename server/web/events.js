@@ -1,0 +1,79 @@
+// A video's server-sent events. Read with fetch, because an EventSource cannot send an API key.
+
+import { ApiError } from "./api.js";
+
+const FIRST_WAIT_MS = 1000;
+const LONGEST_WAIT_MS = 15_000;
+
+/**
+ * Calls `tell(name, data)` for each event until the last one, across broken connections: the server is told the last
+ * event that came, and goes on after it. Throws `ApiError` when it refuses, AbortError when `signal` ends it.
+ */
+export async function follow(api, id, signal, tell) {
+  let last = "";
+  let wait = FIRST_WAIT_MS;
+  while (true) {
+    try {
+      const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
+      const answer = await api.request(`videos/${id}/events`, { headers, signal });
+      if (answer.status === 204) return; // the end has been told
+      for await (const event of read(answer.body)) {
+        wait = FIRST_WAIT_MS;
+        last = event.id || last;
+        if (!event.data) continue;
+        tell(event.name, JSON.parse(event.data));
+        if (event.name === "completed" || event.name === "failed") return;
+      }
+    } catch (error) {
+      if (error.name === "AbortError" || (error instanceof ApiError && error.status)) throw error;
+    }
+    await pause(wait, signal);
+    wait = Math.min(wait * 2, LONGEST_WAIT_MS);
+  }
+}
+
+/** The events of a stream, as the HTML standard says to read one. */
+async function* read(body) {
+  let event = { name: "message", data: "", id: "" };
+  for await (const line of lines(body)) {
+    if (line === "") {
+      yield event;
+      event = { name: "message", data: "", id: event.id };
+    }
+    const [, field, value] = /^([^:]*):? ?(.*)$/.exec(line);
+    if (field === "event") event.name = value;
+    else if (field === "data") event.data += event.data ? `\n${value}` : value;
+    else if (field === "id") event.id = value;
+  }
+}
+
+async function* lines(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    while (true) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const parts = (rest + value).split(/\r\n|\n|\r(?!$)/);
+      rest = parts.pop();
+      yield* parts;
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    signal.addEventListener("abort", stop, { once: true });
+  });
+}

@@ -1,0 +1,126 @@
+// Where a video is seen: noise while it waits, previews while it is made, then the video itself, all in one place.
+
+import { element } from "./element.js";
+import { paintNoise } from "./noise.js";
+import { isExpired, isOver } from "./words.js";
+
+const motion = matchMedia("(prefers-reduced-motion: reduce)");
+const CRISP_UP_TO = 128;
+
+/** Whether videos move by themselves: as the system is set, until somebody says otherwise. */
+export const playing = {
+  get on() {
+    return (localStorage.getItem("framedit.playing") ?? (motion.matches ? "no" : "yes")) === "yes";
+  },
+  set on(on) {
+    localStorage.setItem("framedit.playing", on ? "yes" : "no");
+    for (const screen of screens.values()) screen.moveOrRest();
+  },
+};
+
+// Only what can be seen is loaded and moves.
+const screens = new Map();
+const watcher = new IntersectionObserver(
+  (entries) => entries.forEach(({ target, isIntersecting }) => screens.get(target)?.seen(isIntersecting)),
+  { rootMargin: "200px" },
+);
+
+export class Screen {
+  #media;
+  #video;
+  #film = null;
+  #file = null;
+  #size;
+  #visible = false;
+  #controls;
+  #closed = false;
+
+  constructor(media, video, { controls = false } = {}) {
+    this.#media = media;
+    this.#controls = controls;
+    this.#video = video;
+    const [width, height] = video.size.split("x").map(Number);
+    this.noise = element("canvas", { class: "noise" });
+    this.preview = element("img", { class: "preview", alt: "", hidden: true });
+    this.element = element("span", { class: "screen", "aria-hidden": controls ? null : "true" }, this.noise, this.preview);
+    this.element.style.aspectRatio = `${width} / ${height}`;
+    this.element.classList.toggle("crisp", Math.max(width, height) <= CRISP_UP_TO);
+    this.#size = [width, height];
+    screens.set(this.element, this);
+    watcher.observe(this.element);
+    this.update(video, {});
+  }
+
+  update(video, live) {
+    this.#video = video;
+    if (!this.#film) this.#paint(live);
+    if (live.preview && this.preview.src !== live.preview) {
+      this.preview.src = live.preview;
+      this.preview.hidden = false;
+    }
+    this.element.dataset.state = isOver(video) && isExpired(video) ? "expired" : video.status;
+    this.#load();
+  }
+
+  seen(visible) {
+    this.#visible = visible;
+    this.#load();
+    this.moveOrRest();
+  }
+
+  moveOrRest() {
+    if (!this.#film || this.#controls) return;
+    if (this.#visible && playing.on) this.#film.play().catch(() => {}); // a browser may forbid it; a still is fine
+    else this.#film.pause();
+  }
+
+  close() {
+    watcher.unobserve(this.element);
+    screens.delete(this.element);
+    this.#closed = true;
+    this.#film?.removeAttribute("src"); // lets go of the connection
+    this.#film?.load();
+    this.#file?.close();
+  }
+
+  #paint(live) {
+    const { status, seed, progress } = this.#video;
+    const amount = status === "queued" ? 0.55 : status === "in_progress" ? 1 - 0.6 * (progress / 100) : 0.3;
+    // New noise at each step; with less motion asked for, the same noise only fades.
+    const step = status === "in_progress" && !motion.matches ? (live.step ?? progress) : 0;
+    paintNoise(this.noise, ...this.#size, seed + step, amount);
+  }
+
+  async #load() {
+    if (this.#film || !this.#visible || this.#video.status !== "completed" || isExpired(this.#video)) return;
+    const film = element("video", {
+      class: "film",
+      muted: true,
+      loop: true,
+      playsinline: true,
+      preload: "auto",
+      controls: this.#controls,
+      autoplay: this.#controls && playing.on,
+      tabindex: this.#controls ? null : "-1",
+      "aria-label": this.#controls ? "The video" : null,
+    });
+    film.muted = true;
+    this.#film = film;
+    film.addEventListener("loadeddata", () => this.element.classList.add("developed"), { once: true });
+    film.addEventListener("error", () => this.#missing());
+    this.element.append(film);
+    try {
+      const file = await this.#media.open(this.#video.id);
+      if (this.#closed) return file.close();
+      this.#file = file;
+      film.src = file.url;
+      this.moveOrRest();
+    } catch {
+      this.#missing();
+    }
+  }
+
+  #missing() {
+    if (!this.#closed) this.element.dataset.state = "missing";
+  }
+}

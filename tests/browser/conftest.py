@@ -1,0 +1,108 @@
+"""A real Chromium, and the two servers that the page is tested on: with a worker, and with a stand-in for one."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
+
+from tests.e2e.conftest import REPOSITORY, Serve
+from tests.e2e.conftest import serving as serving_all
+from tests.server.conftest import finish, http, server_url, settings
+from tests.tiny_checkpoint import make_tiny_checkpoint
+from worker.video import write_mp4
+
+__all__ = ["finish", "http", "server_url", "settings"]  # fixtures: a server without a worker, and a stand-in for one
+
+WAIT_SECONDS = 60
+NO_BROWSER = (
+    "no Chromium was found, and the tests of the page need a real one: `make browser` installs Debian's package, "
+    "CHROMIUM=/path/to/chromium names another, and ARGS='--ignore tests/browser' leaves these tests out"
+)
+
+
+# The scope is the package: Playwright keeps an event loop in the main thread, in which later tests may want their own.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.fail(NO_BROWSER, pytrace=False)
+    expect.set_options(timeout=WAIT_SECONDS * 1000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def served(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Serve]:
+    """`framedit serve` with the demo text model, and a class model that takes no time."""
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    (checkpoints / "demo-text").symlink_to(REPOSITORY / "checkpoints" / "demo-text", target_is_directory=True)
+    make_tiny_checkpoint(checkpoints / "tiny")
+    with serving_all(tmp_path_factory.mktemp("served") / "data", checkpoints) as running:
+        yield running
+
+
+class Tab:
+    """A page of one browser, watched: it must not complain in its console, and must ask no other server."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self._origin = origin(url)
+        self.faults: list[str] = []
+        self.requests: list[Request] = []
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(WAIT_SECONDS * 1000)
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", self._on_request)
+        self.page.goto(url)
+
+    def _on_console(self, message: object) -> None:
+        if getattr(message, "type", "") in ("error", "warning"):
+            self.faults.append(getattr(message, "text", ""))
+
+    def _on_request(self, request: Request) -> None:
+        self.requests.append(request)
+        if not request.url.startswith(("data:", "blob:")) and origin(request.url) != self._origin:
+            self.faults.append(f"asked another server: {request.url}")
+
+
+def origin(url: str) -> tuple[str, str]:
+    return urlsplit(url)[:2]
+
+
+OpenTab = Callable[[str], Tab]
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser that remembers nothing of other tests."""
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        yield context
+
+
+@pytest.fixture
+def open_tab(context: BrowserContext) -> Iterator[OpenTab]:
+    """Opens the page in a new tab; at the end of the test none of them may have complained."""
+    tabs: list[Tab] = []
+
+    def open_tab(url: str) -> Tab:
+        tabs.append(Tab(context, url))
+        return tabs[-1]
+
+    yield open_tab
+    assert [tab.faults for tab in tabs] == [[]] * len(tabs)
+
+
+@pytest.fixture(scope="package")
+def mp4(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A video of two seconds that brightens."""
+    path = tmp_path_factory.mktemp("mp4") / "video.mp4"
+    levels = np.linspace(40, 220, 16).astype(np.uint8)
+    write_mp4(np.broadcast_to(levels[:, None, None, None], (16, 64, 96, 3)), path, fps=8)
+    return path.read_bytes()

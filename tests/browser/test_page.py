@@ -1,0 +1,226 @@
+"""The page in states that a test brings about by hand: the worker here is the test."""
+
+import json
+import shlex
+from collections.abc import Callable
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from jobs.store import VideoStore
+
+from .conftest import OpenTab, Tab
+
+Finish = Callable[[str, bytes], None]
+
+
+def post(http: httpx.Client, **fields: object) -> str:
+    body = {"model": "tiny-text", "prompt": "a red circle", "seed": 7} | fields
+    answer = http.post("/v1/videos", json=body)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["id"])
+
+
+@pytest.fixture
+def tab(http: httpx.Client, server_url: str, open_tab: OpenTab) -> Tab:
+    return open_tab(server_url)
+
+
+def look_again(page: Page) -> None:
+    """Have the page ask at once for what the test has changed behind its back."""
+    page.evaluate("dispatchEvent(new Event('online'))")
+
+
+def serious_faults(page: Page) -> list[str]:
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{v['id']}: {[n['html'] for n in v['nodes']]}" for v in violations if v["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(
+    scheme: str, tab: Tab, http: httpx.Client, store: VideoStore, finish: Finish, mp4: bytes
+) -> None:
+    page = tab.page
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    expect(page.get_by_text("Your videos will appear here")).to_be_visible()
+    assert serious_faults(page) == []
+
+    finish(post(http), mp4)
+    store.start(post(http, prompt="a blue star"), "w1")
+    store.fail(post(http, prompt="a green square"), "out_of_memory", "the device has too little memory for it")
+    post(http, prompt="a white triangle")
+    look_again(page)
+    page.get_by_role("button", name="Settings").click()
+    expect(page.locator(".tile")).to_have_count(4)
+    expect(page.locator(".tile .developed")).to_have_count(1)
+    assert serious_faults(page) == []
+
+    page.get_by_label("Model").select_option("tiny-class")
+    page.locator(".tile[data-status=completed] .opener").click()
+    page.get_by_role("button", name="Copy as curl").click()
+    assert serious_faults(page) == []
+
+
+def test_the_queue_says_what_each_is_waiting_for(tab: Tab, http: httpx.Client, store: VideoStore) -> None:
+    first, second, _ = (post(http, prompt=f"number {i}") for i in range(3))
+    look_again(tab.page)
+    tiles = tab.page.locator(".tile")
+    expect(tiles.nth(2)).to_contain_text("Next in the queue")
+    expect(tiles.nth(0)).to_contain_text("3rd in the queue")
+    store.start(first, "w1")
+    store.progress(first, 5, 20, "w1")
+    store.fail(second, "out_of_memory", "the device has too little memory for it")
+    expect(tiles.nth(2).get_by_role("progressbar")).to_have_js_property("value", 25)
+    expect(tiles.nth(1)).to_contain_text("The device has too little memory for it")
+    expect(tab.page.get_by_text("1 being made, 1 waiting")).to_be_visible()
+
+
+def test_the_keyboard_is_enough(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
+    page = tab.page
+    page.get_by_label("Prompt").focus()
+    page.keyboard.type("a red circle")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tile")).to_have_count(1)
+    finish(http.get("/v1/videos").json()["data"][0]["id"], mp4)
+    opener = page.locator(".tile[data-status=completed] .opener")
+    opener.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("a red circle")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(opener).to_be_focused()
+
+
+def test_a_remix_keeps_the_seed_and_says_whose_it_is(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
+    page, source = tab.page, post(http)
+    finish(source, mp4)
+    look_again(page)
+    page.locator(".tile").hover()
+    page.get_by_role("button", name="Remix: a red circle").click()
+    expect(page.get_by_label("Prompt")).to_have_value("a red circle")
+    page.get_by_label("Prompt").fill("a blue circle")
+    page.get_by_role("button", name="Remix", exact=True).click()
+    expect(page.locator(".tile")).to_have_count(2)
+    remix = http.get("/v1/videos").json()["data"][0]
+    assert (remix["prompt"], remix["seed"], remix["remixed_from_video_id"]) == ("a blue circle", 7, source)
+
+
+def test_what_is_wrong_is_said_at_its_field(tab: Tab) -> None:
+    page = tab.page
+    # Chromium itself writes a line for every answer that is an error.
+    tab.faults = Tolerant("400")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("alert").filter(has_text="Prompt is missing")).to_be_visible()
+    expect(page.get_by_label("Prompt")).to_be_focused()
+    page.get_by_label("Prompt").fill("a red circle")
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Steps").fill("5000")
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("alert").filter(has_text="Steps is 5000; tiny-text allows at most 250.")).to_be_visible()
+    expect(page.get_by_label("Steps")).to_be_focused()
+    page.get_by_role("button", name="Back to the model").click()
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator(".tile")).to_have_count(1)
+    expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
+
+
+class Tolerant(list[str]):
+    """Faults, but for Chromium's own lines about failed requests that name `expected`."""
+
+    def __init__(self, expected: str) -> None:
+        super().__init__()
+        self._expected = expected
+
+    def append(self, fault: str) -> None:
+        if not (fault.startswith("Failed to load resource") and self._expected in fault):
+            super().append(fault)
+
+
+def test_a_server_that_is_away_is_said_and_waited_for(tab: Tab, http: httpx.Client) -> None:
+    page = tab.page
+    tab.faults = Tolerant("ERR_")
+    expect(page.get_by_text("Your videos will appear here")).to_be_visible()
+    page.context.set_offline(True)
+    look_again(page)
+    expect(page.get_by_role("alert").filter(has_text="The server does not answer")).to_be_visible()
+    post(http)
+    page.context.set_offline(False)
+    expect(page.locator(".tile")).to_have_count(1)
+    expect(page.get_by_text("The server does not answer")).to_be_hidden()
+
+
+def test_a_key_goes_with_every_request_and_to_the_video(
+    tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes
+) -> None:
+    finish(post(http), mp4)
+    page = tab.page
+    page.get_by_role("button", name="Key").click()
+    page.get_by_label("Sent with every request").fill("fd-secret")
+    page.get_by_role("button", name="Use it").click()
+    tab.requests.clear()
+    look_again(page)
+    expect(page.locator(".tile .developed")).to_have_count(1)
+    assert page.locator(".tile video").evaluate("film => film.src").startswith("blob:")
+    asked = [request for request in tab.requests if "/v1/" in request.url]
+    assert asked
+    assert {request.all_headers().get("authorization") for request in asked} == {"Bearer fd-secret"}
+
+    page.reload()
+    expect(page.locator(".tile .developed")).to_have_count(1)
+    page.locator(".tile .opener").click()
+    page.get_by_role("button", name="Copy as curl").click()
+    assert "fd-secret" not in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_what_is_copied_as_curl_makes_the_same_video(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
+    page = tab.page
+    made = post(http, prompt='it\'s "red" & $round', num_inference_steps=9, negative_prompt="blur")
+    finish(made, mp4)
+    look_again(page)
+    page.locator(".tile .opener").click()
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    words = shlex.split(page.evaluate("navigator.clipboard.readText()").replace("\\\n", " "))
+    assert words[:2] == ["curl", "-s"]
+    again = http.post(words[2], json=json.loads(words[words.index("-d") + 1])).json()
+    first = http.get(f"/v1/videos/{made}").json()
+    told = ("model", "prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "sampler", "size")
+    assert [again[name] for name in told] == [first[name] for name in told]
+
+
+def test_an_address_that_names_a_video_opens_it(
+    server_url: str, http: httpx.Client, open_tab: OpenTab, finish: Finish, mp4: bytes
+) -> None:
+    made = post(http)
+    finish(made, mp4)
+    tab = open_tab(f"{server_url}/#{made}")
+    expect(tab.page.get_by_role("dialog")).to_contain_text("a red circle")
+
+
+def test_with_less_motion_asked_for_nothing_moves_by_itself(
+    tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes
+) -> None:
+    page = tab.page
+    page.emulate_media(reduced_motion="reduce")
+    finish(post(http), mp4)
+    look_again(page)
+    expect(page.locator(".tile .developed")).to_have_count(1)
+    film = page.locator(".tile video")
+    assert film.evaluate("film => film.paused && film.currentTime === 0")
+    page.get_by_role("button", name="Play all").click()
+    film.evaluate("film => new Promise(done => film.addEventListener('timeupdate', done))")
+
+
+def test_a_download_has_a_name_that_says_what_it_is(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
+    finish(post(http), mp4)
+    look_again(tab.page)
+    tab.page.locator(".tile").hover()
+    with tab.page.expect_download() as download:
+        tab.page.get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename.startswith("a-red-circle-")
+    assert download.value.path().read_bytes() == mp4

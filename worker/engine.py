@@ -10,6 +10,7 @@ from time import monotonic, perf_counter
 
 from torch import Tensor
 
+from models.checkpoint.load import Checkpoint
 from models.generate import Generation
 from worker.errors import NotFiniteError
 from worker.launching import Launch, Launcher
@@ -19,6 +20,7 @@ from worker.policy import Candidate, Policy
 from worker.resident import ResidentModels
 from worker.seat import Group, Seat
 from worker.snapshot import Snapshot
+from worker.warm_up import warm_up
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,18 @@ class Engine:
         self._launcher = Launcher(models, settings.deterministic, settings.memory_patience_seconds)
         self._under_way: deque[_Step] = deque()
 
+    def warm_up(self, max_seconds: float) -> None:
+        """Measure the models that are loaded: time by rows, and on CUDA the memory for them; so long for each model.
+
+        Without it both are learnt from the requests.
+        """
+        for model in self._models.loaded:
+            checkpoint = self._models[model].checkpoint
+            group = Group.of(model, checkpoint, checkpoint.config.num_frames)
+            pace = self._pace(group, checkpoint)
+            warm_up(checkpoint, pace, self._settings.max_batch_rows, max_seconds, self._settings.deterministic)
+            self._last_group[model] = group
+
     def free_seats(self) -> int:
         """How many more requests can be admitted now."""
         return self._settings.max_seats - len(self._seats)
@@ -116,9 +130,7 @@ class Engine:
             raise RuntimeError(f"all {self._settings.max_seats} seats are taken: look at free_seats() before")
         checkpoint = self._models[model].checkpoint
         seat = Seat.take(request_id, model, checkpoint, generation, snapshot)
-        if seat.group not in self._paces:
-            tokens = generation.num_frames * checkpoint.config.tokens_per_frame
-            self._paces[seat.group] = Pace(tokens, RowLimit(self._settings.max_batch_rows))
+        self._pace(seat.group, checkpoint)
         self._seats[request_id] = seat
 
     def evict(self, request_id: str) -> bool:
@@ -149,6 +161,12 @@ class Engine:
         # A copy: other threads ask, too.
         paces = {model: self._paces[group] for model, group in self._last_group.copy().items()}
         return {model: cost for model, pace in paces.items() if (cost := pace.cost_per_second) is not None}
+
+    def _pace(self, group: Group, checkpoint: Checkpoint) -> Pace:
+        if group not in self._paces:
+            tokens = group.shape[0] * checkpoint.config.tokens_per_frame
+            self._paces[group] = Pace(tokens, RowLimit(self._settings.max_batch_rows))
+        return self._paces[group]
 
     # Who goes
 

@@ -55,6 +55,11 @@ class ResidentModels(Mapping[str, ResidentModel]):
     def __contains__(self, model: object) -> bool:
         return model in self.cards
 
+    @property
+    def loaded(self) -> list[str]:
+        """The ids of those in memory, the most recently used one last."""
+        return list(self._loaded)
+
     def __getitem__(self, model: str) -> ResidentModel:
         """Raises KeyError for a model that is not here, `ModelUnavailableError` for one that does not load any more."""
         if model not in self.cards:

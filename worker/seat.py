@@ -27,6 +27,12 @@ class Group(NamedTuple):
     shape: tuple[int, ...]  # (T, C, H, W)
     dtype: torch.dtype
 
+    @staticmethod
+    def of(model: str, checkpoint: Checkpoint, num_frames: int) -> "Group":
+        config = checkpoint.config
+        shape = (num_frames, config.latent_channels, config.latent_size, config.latent_size)
+        return Group(model, shape, next(checkpoint.transformer.parameters()).dtype)
+
 
 @dataclass(eq=False)
 class Seat:
@@ -63,7 +69,7 @@ class Seat:
         weight = next(checkpoint.transformer.parameters())
         seat = Seat(
             request_id=request_id,
-            group=Group(model, (generation.num_frames, *_frame_shape(checkpoint)), weight.dtype),
+            group=Group.of(model, checkpoint, generation.num_frames),
             generation=generation,
             table=table,
             condition=generation.model_condition().to(weight.device, weight.dtype),
@@ -121,8 +127,3 @@ class Seat:
         self.state = snapshot.restored(self.table, self.state)
         self.noise.restore(snapshot.noise_state)
         self.step = snapshot.step
-
-
-def _frame_shape(checkpoint: Checkpoint) -> tuple[int, int, int]:
-    config = checkpoint.config
-    return (config.latent_channels, config.latent_size, config.latent_size)

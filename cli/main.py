@@ -1,27 +1,23 @@
 """The commands. What they need is imported when they run, so that help comes at once."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli import remote
+from cli.command import EPILOG as _EPILOG
+from cli.command import Json
+from cli.command import errors_in_one_line as _errors_in_one_line
+
 if TYPE_CHECKING:
     from jobs.settings import Settings
-
-_EPILOG = (
-    "Every setting is also an environment variable FRAMEDIT_<NAME>. "
-    "Exit status: 0 done, 1 failed, 2 wrong use or a configuration that cannot work, 130 stopped by Ctrl-C."
-)
 
 app = typer.Typer(
     name="framedit",
     help="An inference server that turns prompts and class labels into video with FrameDiT models.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -41,8 +37,6 @@ Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or
 RedisUrl = Annotated[
     str | None, typer.Option("--redis-url", help="redis://host:port/0 or unix:///path.", show_default="$REDIS_URL")
 ]
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -144,6 +138,7 @@ def generate(
     fps: Annotated[int | None, typer.Option("--fps", show_default="the model's")] = None,
     checkpoints: Checkpoints = None,
     device: Device = None,
+    json: Json = False,
 ) -> None:
     """Make one video here and now, without a server."""
     with _errors_in_one_line():
@@ -168,6 +163,9 @@ def generate(
         )
         make(wanted, settings)
         request = wanted.request
+        if json:
+            _print_json({"file": str(output), **request.model_dump(mode="json")})
+            return
         typer.echo(f"{output}  {request.num_frames} frames at {request.fps} fps, {request.model}, seed {request.seed}")
 
 
@@ -196,6 +194,7 @@ def convert(
     class_names: Annotated[
         Path | None, typer.Option("--class-names", help="A text file, one name on a line.", exists=True)
     ] = None,
+    json: Json = False,
 ) -> None:
     """Make a checkpoint folder of published weights. Its card.json holds the defaults: edit them there."""
     with _errors_in_one_line():
@@ -208,16 +207,23 @@ def convert(
             dtype,
             report=lambda line: typer.echo(line, err=True),
         )
+        if json:
+            found = {"folder": str(output), "model_name": conversion.model_name, "parameters": conversion.parameters}
+            _print_json(found)
+            return
         typer.echo(f"{output}  {conversion.model_name}, {conversion.parameters:,} parameters")
 
 
 @app.command(epilog=_EPILOG)
-def inspect(folder: Annotated[Path, typer.Argument(help="A checkpoint folder.")]) -> None:
+def inspect(folder: Annotated[Path, typer.Argument(help="A checkpoint folder.")], json: Json = False) -> None:
     """Print what a checkpoint folder holds, and whether its weights fit its settings."""
     with _errors_in_one_line():
-        from models.checkpoint.inspect import describe
+        from models.checkpoint.inspect import describe, inspect_checkpoint
 
-        typer.echo(describe(folder))
+        if json:
+            _print_json(dict(inspect_checkpoint(folder)))
+        else:
+            typer.echo(describe(folder))
 
 
 @app.command(epilog=_EPILOG)
@@ -243,6 +249,12 @@ def _settings(**given: Any) -> "Settings":
     return read_settings(Settings, given).settings
 
 
+def _print_json(value: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
 def _require_redis(settings: "Settings", who: str) -> None:
     from worker.errors import StartupError
 
@@ -257,18 +269,7 @@ def _log(process: str, settings: "Settings") -> None:
     configure_logging(process, settings.log_level, settings.log_format, secrets_of(settings))
 
 
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    """An error that the user can do something about is a line on stderr and status 2, not a traceback."""
-    from jobs.errors import FrameditError
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (FrameditError, ValueError, FileExistsError) as error:
-        typer.echo(f"framedit: {error}", err=True)
-        sys.exit(2)
+remote.add_to(app)
 
 
 def main() -> None:

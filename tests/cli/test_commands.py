@@ -15,7 +15,21 @@ from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = ("serve", "server", "worker", "generate", "convert", "inspect", "config")
+COMMANDS = (
+    "serve",
+    "server",
+    "worker",
+    "generate",
+    "convert",
+    "inspect",
+    "config",
+    "submit",
+    "fetch",
+    "list",
+    "models",
+    "cancel",
+    "delete",
+)
 
 
 def framedit(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -106,6 +120,16 @@ def test_a_setting_that_is_no_value_is_named() -> None:
     result = framedit("serve", FRAMEDIT_MAX_ATTEMPTS="none")
     assert result.returncode == 2
     assert result.stderr.startswith("framedit: max_attempts is 'none' (environment: FRAMEDIT_MAX_ATTEMPTS): ")
+
+
+def test_the_shell_can_complete_commands_and_options() -> None:
+    words = {"_FRAMEDIT_COMPLETE": "complete_bash", "COMP_WORDS": "framedit sub", "COMP_CWORD": "1"}
+    program = "import sys; sys.argv = ['framedit']; from cli.main import main; main()"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FRAMEDIT_")}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, env=environment | words, capture_output=True, text=True
+    )
+    assert result.stdout.split() == ["submit"]
 
 
 def test_config_prints_what_is_in_force_and_no_secret() -> None:

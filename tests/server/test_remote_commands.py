@@ -1,0 +1,149 @@
+"""The commands that ask a server, against a real one."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from cli.client import Client
+from cli.main import app
+from cli.sse import Event, parse_events
+from jobs.store import VideoStore
+
+Finish = Callable[[str, bytes], None]
+
+
+@pytest.fixture
+def framedit(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setenv("FRAMEDIT_SERVER", str(http.base_url))
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@contextmanager
+def a_worker(store: VideoStore, work: Callable[[str], None]) -> Iterator[None]:
+    """Does `work` to the first video that is asked for while the block lasts."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 30
+        while not (waiting := store.unfinished()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        work(waiting[0].id)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_submit_follows_and_downloads(
+    framedit: Callable[..., Result], store: VideoStore, finish: Finish, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.mp4"
+    with a_worker(store, lambda video_id: finish(video_id, b"the file")):
+        result = framedit("submit", "a red circle", "--model", "tiny-text", "--seed", 7, "-o", output)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{output}  16 frames at 8 fps, tiny-text, seed 7\n"
+    assert "completed" in result.stderr
+    assert output.read_bytes() == b"the file"
+    assert list(tmp_path.glob(".*.part")) == []
+
+
+def test_submit_asks_again_and_again_where_there_are_no_events(
+    framedit: Callable[..., Result],
+    store: VideoStore,
+    finish: Finish,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = []
+
+    def broken(self: Client, video_id: str, last_event_id: str = "") -> Iterator[Event]:
+        tried.append(video_id)
+        raise httpx.RemoteProtocolError("cut")
+
+    monkeypatch.setattr(Client, "events", broken)
+    with a_worker(store, lambda video_id: finish(video_id, b"the file")):
+        result = framedit("submit", "--class", 1, "--model", "tiny-class", "-o", tmp_path / "out.mp4", "--json")
+    assert tried
+    assert result.exit_code == 0, result.output
+    video = json.loads(result.stdout)
+    assert (video["status"], video["class_name"], video["file"]) == (
+        "completed",
+        "circle-right",
+        str(tmp_path / "out.mp4"),
+    )
+
+
+def test_several_are_numbered(framedit: Callable[..., Result], finish: Finish, tmp_path: Path) -> None:
+    ids = framedit("submit", "x", "--model", "tiny-text", "-n", 2, "--detach").stdout.split()
+    for number, video_id in enumerate(ids):
+        finish(video_id, bytes([number]))
+    result = framedit("fetch", *ids, "-o", tmp_path / "v.mp4")
+    assert result.exit_code == 0, result.output
+    assert [(tmp_path / f"v-{number}.mp4").read_bytes() for number in (1, 2)] == [b"\0", b"\1"]
+
+
+def test_a_video_that_fails_is_status_1(framedit: Callable[..., Result], store: VideoStore, tmp_path: Path) -> None:
+    with a_worker(store, lambda video_id: store.fail(video_id, "not_finite", "ran away")):
+        result = framedit("submit", "x", "--model", "tiny-text", "-o", tmp_path / "out.mp4")
+    assert result.exit_code == 1
+    assert "failed (not_finite): ran away" in result.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("submit", "x", "--model", "none", "--detach"), 2, "there is no model 'none'; the models here are"),
+        (("submit", "x", "--model", "tiny-text", "--steps", 9999, "--detach"), 2, "num_inference_steps is 9999"),
+        (("submit", "x", "-o", "nowhere/out.mp4"), 2, "the folder nowhere does not exist"),
+        (("cancel", "video_1"), 2, "there is no video 'video_1'"),
+        (("list", "--server", "http://127.0.0.1:1"), 1, "the server at http://127.0.0.1:1 does not answer"),
+        (("list", "--server", "nowhere"), 2, "server is 'nowhere'"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_a_status(
+    framedit: Callable[..., Result], arguments: tuple[str, ...], status: int, message: str
+) -> None:
+    result = framedit(*arguments)
+    assert result.exit_code == status
+    assert result.stderr.startswith("framedit: ")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_list_models_cancel_and_delete(framedit: Callable[..., Result], store: VideoStore) -> None:
+    first, second = (framedit("submit", text, "--model", "tiny-text", "--detach").stdout.strip() for text in "ab")
+    listed = framedit("list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["ID", second, first]
+    assert "queued, number 1 in line" in listed[2]
+    assert [video["id"] for video in json.loads(framedit("list", "--limit", 1, "--json").stdout)] == [second]
+    assert framedit("cancel", first).stdout == f"{first}  cancelled\n"
+    assert json.loads(framedit("delete", first, second, "--json").stdout)[1]["deleted"] is True
+    assert store.find(second) is None
+    assert "tiny-class  1        one of 3 classes  16 of 96x64" in framedit("models").stdout
+    assert {model["id"] for model in json.loads(framedit("models", "--json").stdout)} == {"tiny-text", "tiny-class"}
+
+
+def test_events_are_read_as_the_standard_says() -> None:
+    lines = [
+        ": hello",
+        "retry: 10",
+        "",
+        "event: progress",
+        "id: 1-0",
+        "data: {",
+        "data:}",
+        "",
+        "data: x",
+        "",
+        "data: cut",
+    ]
+    assert list(parse_events(lines)) == [Event("progress", "{\n}", "1-0"), Event("message", "x", "1-0")]

@@ -18,6 +18,13 @@ from .serving import serving
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def server_url(settings: Settings, redis_url: str) -> Iterator[str]:
+    """A server of its own for each test: one that has counted before would bring that into the emptied database."""
+    with serving(settings) as url:
+        yield url
+
+
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value

@@ -36,6 +36,7 @@ class VideoRequest(BaseModel):
     sampler: str
     priority: Priority = "normal"
     metadata: dict[str, str] = {}
+    webhook_url: str | None = None
 
     @property
     def seconds(self) -> float:

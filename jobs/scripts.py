@@ -16,14 +16,14 @@ local function leave_queue()
 end
 """
 
-# More KEYS: 9 totals of the metrics. More ARGV: 4 worker or "", 5 the states to change from, 6 the event's name, 7 its
-# data, 8 the totals that count the change, then field, value, ... Answers the state before, or nothing when there is no
-# record or it has another worker.
+# More KEYS: 9 totals of the metrics, 10 webhooks. More ARGV: 4 worker or "", 5 the states to change from, 6 the event's
+# name, 7 its data, 8 the totals that count the change, 9 its webhook or "", then field, value, ...
+# Answers the state before, or nothing when there is no record or it has another worker.
 CHANGE = f"""{TELL}{_LEAVE_QUEUE}
 local status, worker = unpack(redis.call('HMGET', KEYS[1], 'status', 'worker'))
 if not status or (ARGV[4] ~= '' and ARGV[4] ~= worker) then return false end
 if not string.find(ARGV[5], status, 1, true) then return status end
-redis.call('HSET', KEYS[1], unpack(ARGV, 9))
+redis.call('HSET', KEYS[1], unpack(ARGV, 10))
 for _, total in ipairs(cjson.decode(ARGV[8])) do redis.call('HINCRBY', KEYS[9], total, 1) end
 local after = redis.call('HGET', KEYS[1], 'status')
 if after == '"in_progress"' and status == '"queued"' then
@@ -38,6 +38,7 @@ if after == '"completed"' or after == '"failed"' then
 end
 if after == '"failed"' then leave_queue() end
 tell(KEYS[8], ARGV[1], ARGV[6], ARGV[7])
+if ARGV[9] ~= '' then redis.call('ZADD', KEYS[10], 0, ARGV[1]) end
 return status
 """
 

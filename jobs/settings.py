@@ -1,5 +1,6 @@
 """The settings of every process, read from the environment once, by `main()` or `create_app()`."""
 
+import base64
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,18 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="The address that the server listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port that the server listens on.")
     max_body_bytes: int = Field(default=1 << 20, ge=1, description="A larger request body is refused.")
+
+    sync_timeout_seconds: float = Field(
+        default=300, gt=0, description="How long `POST /v1/videos/sync` waits for its video before it answers 504."
+    )
+    webhook_secret: str | None = Field(
+        default=None,
+        description="Signs webhooks: `whsec_` and base64, or 24 characters at least. Without it none are sent.",
+        json_schema_extra={"secret": True},
+    )
+    webhook_allow_private: bool = Field(
+        default=False, description="Webhooks may also go to addresses that are not of the public internet."
+    )
 
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -77,6 +90,27 @@ class Settings(BaseSettings):
     @classmethod
     def _folder_or_url(cls, value: Path | str) -> Path | str:
         return value if "://" in str(value) else Path(value)
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _can_sign(cls, value: str | None) -> str | None:
+        try:
+            long_enough = value is None or len(secret_bytes(value)) >= 24
+        except ValueError:
+            long_enough = False
+        if not long_enough:
+            raise ValueError("it should be whsec_ and the base64 of 24 bytes or more, or 24 characters or more")
+        return value
+
+
+def secret_bytes(secret: str) -> bytes:
+    """The key that webhooks are signed with: what follows `whsec_` is base64, other text is its own bytes.
+
+    Raises ValueError for what is no base64.
+    """
+    if secret.startswith("whsec_"):
+        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    return secret.encode()
 
 
 class ClientSettings(BaseSettings):

@@ -27,6 +27,7 @@ from jobs.errors import InvalidRequestError, VideoNotFoundError
 from jobs.events import EVENT_OF, progress_data, stream_key, tell
 from jobs.records import Artifact, ArtifactKind, Status, Timings, VideoError, VideoRecord, is_video_id
 from jobs.turns import WAITING_KEY
+from jobs.webhooks import WEBHOOKS_KEY
 
 _ALL_KEY = "framedit:videos"
 UNFINISHED_KEY = "framedit:videos:unfinished"
@@ -307,7 +308,7 @@ class VideoStore:
         status: Status = fields.get("status", "in_progress")  # where it does not change
         event = progress_data(record, fields, preview) if status == "in_progress" else {}
         before = self._change_script(
-            keys=[*_keys(record), metrics.TOTALS_KEY],
+            keys=[*_keys(record), metrics.TOTALS_KEY, WEBHOOKS_KEY],
             args=[
                 *_arguments(record),
                 "" if worker is None else json.dumps(worker),
@@ -315,6 +316,7 @@ class VideoStore:
                 EVENT_OF[status],
                 json.dumps(event),
                 json.dumps(_counted(record.request.model, fields)),
+                record.request.webhook_url or "" if status in ("completed", "failed") else "",
                 *(part for pair in encoded.items() for part in pair),
             ],
         )

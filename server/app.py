@@ -16,6 +16,7 @@ from server.body_limit import BodyLimit
 from server.dependencies import Services
 from server.publishing import publishing
 from server.routes import content, events, health, metrics, models, page, videos
+from server.webhook_sender import sending_webhooks
 
 DESCRIPTION = "Text prompts and class labels become videos. The video routes follow the OpenAI videos API."
 
@@ -34,7 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with publishing(services.publisher):
+        async with publishing(services.publisher), sending_webhooks(services):
             yield
         await services.events.aclose()
         services.redis.close()

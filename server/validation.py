@@ -53,6 +53,12 @@ class CreateVideo(_Body):
     n: int = Field(default=1, ge=1, le=MAX_VIDEOS, description="With more than one, seeds count up from `seed`")
     priority: Priority = Field(default="normal", description="Higher ones of the same model go first")
     metadata: Metadata = Field(default={}, max_length=16, description="Your own key-values")
+    webhook_url: str | None = Field(
+        default=None,
+        max_length=2048,
+        description="Where to POST `video.completed` or `video.failed`, signed as Standard Webhooks says",
+        examples=["https://example.com/videos"],
+    )
 
 
 class RemixVideo(_Body):
@@ -112,6 +118,7 @@ def resolve(body: CreateVideo, card: ModelCard) -> VideoRequest:
         sampler=_sampler(body.sampler, card),
         priority=body.priority,
         metadata=body.metadata,
+        webhook_url=body.webhook_url,
     )
 
 

@@ -18,6 +18,7 @@ from server.dependencies import Services, ServicesDep
 from server.errors import documented
 from server.openapi import request_body
 from server.validation import CreateVideo, RemixVideo, parse, resolve, resolve_remix
+from server.webhook_url import check_webhook_url
 from server.wire import DeletedVideo, Video, VideoList, to_videos
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
@@ -41,6 +42,7 @@ def create_video(fields: FieldsDep, services: ServicesDep) -> Video | VideoList:
     With `n` above 1 the answer is a list of that many videos.
     """
     body = parse(CreateVideo, fields)
+    check_webhook_url(body.webhook_url, services.settings)
     card = _card(services, body.model)
     request = resolve(body, card)
     records = new_records(request, time.time(), body.n, cost=video_cost(request, card))

@@ -1,0 +1,47 @@
+"""Which URLs a client may name as a webhook; where they lead is checked again when they are called."""
+
+import re
+from urllib.parse import SplitResult, urlsplit
+
+from jobs.errors import InvalidRequestError
+from jobs.settings import Settings
+from server.public_network import is_public
+
+_VISIBLE = re.compile(r"[!-~]+")
+
+
+def check_webhook_url(url: str | None, settings: Settings) -> None:
+    """:raises InvalidRequestError: when this server sends no webhooks, or none to such a URL."""
+    if url is None:
+        return
+    if settings.webhook_secret is None:
+        raise InvalidRequestError(
+            "this server sends no webhooks: whoever runs it sets FRAMEDIT_WEBHOOK_SECRET, which signs them",
+            "webhook_url",
+        )
+    parts = _split(url)
+    if parts is None:
+        raise InvalidRequestError(
+            f"webhook_url is {url[:100]!r}; it should be http://host/path or https://host/path, in ASCII, "
+            "without user name or fragment",
+            "webhook_url",
+        )
+    if not settings.webhook_allow_private and _is_private_literal(parts.hostname or ""):
+        raise InvalidRequestError(f"webhook_url is {url[:100]!r}; it should lead to a public address", "webhook_url")
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    plain = _VISIBLE.fullmatch(url) is not None and "\\" not in url and "@" not in parts.netloc and not parts.fragment
+    return parts if usable and plain else None
+
+
+def _is_private_literal(host: str) -> bool:
+    try:
+        return not is_public(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

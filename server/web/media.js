@@ -3,19 +3,21 @@
 
 export class Media {
   #api;
-  #blobs = new Map(); // id -> {url: a promise, users}
+  #blobs = new Map(); // id and variant -> {url: a promise, users}
 
   constructor(api) {
     this.#api = api;
   }
 
   /** An address for `src`, and a function to call when nothing shows it any more. Throws `ApiError`. */
-  async open(id) {
-    if (!this.#api.key) return { url: this.#api.contentUrl(id), close: () => {} };
-    const blob = this.#blobs.get(id) ?? { url: this.#api.content(id).then(URL.createObjectURL), users: 0 };
-    this.#blobs.set(id, blob);
+  async open(id, variant) {
+    if (!this.#api.key) return { url: this.#api.contentUrl(id, variant), close: () => {} };
+    const name = `${id} ${variant}`;
+    const fetched = () => this.#api.content(id, variant).then(URL.createObjectURL);
+    const blob = this.#blobs.get(name) ?? { url: fetched(), users: 0 };
+    this.#blobs.set(name, blob);
     blob.users += 1;
-    const close = () => this.#close(id, blob);
+    const close = () => this.#close(name, blob);
     try {
       return { url: await blob.url, close };
     } catch (error) {
@@ -24,20 +26,26 @@ export class Media {
     }
   }
 
-  #close(id, blob) {
+  #close(name, blob) {
     blob.users -= 1;
     if (blob.users > 0) return;
-    if (this.#blobs.get(id) === blob) this.#blobs.delete(id);
+    if (this.#blobs.get(name) === blob) this.#blobs.delete(name);
     blob.url.then(URL.revokeObjectURL, () => {});
   }
 
   /** Save the file where the browser saves files, under the name that the server gives it. */
   async download(id) {
     const answer = await this.#api.request(this.#api.contentUrl(id));
-    const name = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "")?.[1] ?? `${id}.mp4`;
+    const name = fileName(answer.headers.get("Content-Disposition") ?? "") ?? `${id}.mp4`;
     const url = URL.createObjectURL(await answer.blob());
     const link = Object.assign(document.createElement("a"), { href: url, download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   }
+}
+
+/** As RFC 6266 writes it: quoted, or with `*` in percent signs. */
+function fileName(disposition) {
+  const [, encoded, plain] = /filename\*=utf-8''([^;]+)|filename="([^"]+)"/i.exec(disposition) ?? [];
+  return encoded ? decodeURIComponent(encoded) : plain;
 }

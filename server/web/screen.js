@@ -29,11 +29,12 @@ export class Screen {
   #media;
   #video;
   #film = null;
-  #file = null;
+  #files = [];
   #size;
   #visible = false;
   #controls;
   #closed = false;
+  #askedForThumbnail = false;
 
   constructor(media, video, { controls = false } = {}) {
     this.#media = media;
@@ -41,7 +42,7 @@ export class Screen {
     this.#video = video;
     const [width, height] = video.size.split("x").map(Number);
     this.noise = element("canvas", { class: "noise" });
-    this.preview = element("img", { class: "preview", alt: "", hidden: true });
+    this.preview = element("img", { class: "preview", alt: "", hidden: true, onerror: () => (this.preview.hidden = true) });
     this.element = element("span", { class: "screen", "aria-hidden": controls ? null : "true" }, this.noise, this.preview);
     this.element.style.aspectRatio = `${width} / ${height}`;
     this.element.classList.toggle("crisp", Math.max(width, height) <= CRISP_UP_TO);
@@ -54,7 +55,7 @@ export class Screen {
   update(video, live) {
     this.#video = video;
     if (!this.#film) this.#paint(live);
-    if (live.preview && this.preview.src !== live.preview) {
+    if (live.preview && video.status === "in_progress" && this.preview.src !== live.preview) {
       this.preview.src = live.preview;
       this.preview.hidden = false;
     }
@@ -64,11 +65,11 @@ export class Screen {
 
   seen(visible) {
     this.#visible = visible;
-    this.#load();
     this.moveOrRest();
   }
 
   moveOrRest() {
+    this.#load();
     if (!this.#film || this.#controls) return;
     if (this.#visible && playing.on) this.#film.play().catch(() => {}); // a browser may forbid it; a still is fine
     else this.#film.pause();
@@ -80,7 +81,7 @@ export class Screen {
     this.#closed = true;
     this.#film?.removeAttribute("src"); // lets go of the connection
     this.#film?.load();
-    this.#file?.close();
+    for (const file of this.#files) file.close();
   }
 
   #paint(live) {
@@ -91,33 +92,51 @@ export class Screen {
     paintNoise(this.noise, ...this.#size, seed + step, amount);
   }
 
-  async #load() {
-    if (this.#film || !this.#visible || this.#video.status !== "completed" || isExpired(this.#video)) return;
+  #load() {
+    if (!this.#visible || this.#video.status !== "completed" || isExpired(this.#video)) return;
+    if (this.preview.hidden && !this.#askedForThumbnail) this.#showThumbnail();
+    if (!this.#film && (playing.on || this.#controls)) this.#showFilm();
+  }
+
+  /** What is seen until the video has come, or where it is not to move; a preview is as good. */
+  async #showThumbnail() {
+    this.#askedForThumbnail = true;
+    this.preview.hidden = false;
+    const url = await this.#open("thumbnail").catch(() => null);
+    if (url) this.preview.src = url;
+    else this.preview.hidden = true;
+  }
+
+  async #showFilm() {
     const film = element("video", {
       class: "film",
-      muted: true,
       loop: true,
       playsinline: true,
-      preload: "auto",
       controls: this.#controls,
       autoplay: this.#controls && playing.on,
       tabindex: this.#controls ? null : "-1",
       "aria-label": this.#controls ? "The video" : null,
     });
-    film.muted = true;
+    film.muted = true; // without this, it may not play by itself
     this.#film = film;
     film.addEventListener("loadeddata", () => this.element.classList.add("developed"), { once: true });
     film.addEventListener("error", () => this.#missing());
     this.element.append(film);
     try {
-      const file = await this.#media.open(this.#video.id);
-      if (this.#closed) return file.close();
-      this.#file = file;
-      film.src = file.url;
+      const url = await this.#open("video");
+      if (this.#closed) return;
+      film.src = url;
       this.moveOrRest();
     } catch {
       this.#missing();
     }
+  }
+
+  async #open(variant) {
+    const file = await this.#media.open(this.#video.id, variant);
+    if (this.#closed) file.close();
+    else this.#files.push(file);
+    return file.url;
   }
 
   #missing() {

@@ -93,6 +93,12 @@ def test_a_client_can_be_sent_to_the_store(http: httpx.Client, url: str, bucket_
     assert (part.status_code, part.content) == (206, CONTENT[5:10])
 
 
+@pytest.mark.parametrize("http", ["redirect"], indirect=True)
+def test_the_page_may_show_what_is_in_the_store(http: httpx.Client, bucket_server: BucketServer) -> None:
+    policy = http.get("/").headers["content-security-policy"]
+    assert f"media-src 'self' blob: {bucket_server.url};" in policy
+
+
 @pytest.mark.parametrize("http", ["proxy", "redirect"], indirect=True)
 def test_a_file_that_was_removed_and_a_store_that_is_away(
     http: httpx.Client, url: str, bucket_server: BucketServer

@@ -15,7 +15,7 @@ from server.access import Access
 from server.body_limit import BodyLimit
 from server.dependencies import Services
 from server.publishing import publishing
-from server.routes import content, events, health, metrics, models, page, videos
+from server.routes import content, events, health, metrics, models, page, synchronous, videos
 from server.webhook_sender import sending_webhooks
 
 DESCRIPTION = "Text prompts and class labels become videos. The video routes follow the OpenAI videos API."
@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Access, metrics=services.metrics, tracing=tracing)  # the last one is the outermost
     errors.install(app)
-    for routes in (videos, events, content, models, health, metrics, page):
+    for routes in (synchronous, videos, events, content, models, health, metrics, page):
         app.include_router(routes.router)
     return app
 

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from jobs import errors
 
 RETRY_AFTER_SECONDS = 2
+VIDEO_ID_HEADER = "X-Video-Id"
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,16 @@ class RangeNotSatisfiableError(errors.FrameditError):
         self.num_bytes = num_bytes
 
 
+class StillRunningError(errors.FrameditError):
+    """The video takes longer than a client can be let wait."""
+
+    code = "timeout"
+
+    def __init__(self, video_id: str, why: str) -> None:
+        super().__init__(f"{video_id} is not done {why}; it goes on: ask GET /v1/videos/{video_id} for it")
+        self.video_id = video_id
+
+
 class NotReadyError(errors.FrameditError):
     """Parts that the server needs do not work."""
 
@@ -62,6 +73,7 @@ _STATUS: Mapping[type[errors.FrameditError], HTTPStatus] = {
     BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     RangeNotSatisfiableError: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StillRunningError: HTTPStatus.GATEWAY_TIMEOUT,
 }
 
 
@@ -95,13 +107,17 @@ def _answer(
 def _on_framedit_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.FrameditError)
     status = next((code for cls, code in _STATUS.items() if isinstance(error, cls)), HTTPStatus.INTERNAL_SERVER_ERROR)
-    if status >= 500 and not isinstance(error, errors.TryLaterError):
+    if status >= 500 and not isinstance(error, errors.TryLaterError | StillRunningError):
         _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
     headers = {}
     if status in (HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if isinstance(error, errors.TryLaterError):
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, StillRunningError):
+        # The official client would ask for another video.
+        headers |= {"Location": f"/v1/videos/{error.video_id}", VIDEO_ID_HEADER: error.video_id}
+        headers["x-should-retry"] = "false"
     if isinstance(error, RangeNotSatisfiableError):
         headers["Content-Range"] = f"bytes */{error.num_bytes}"
     return _answer(status, error.message, error.code, getattr(error, "param", None), headers)

@@ -61,6 +61,12 @@ class CreateVideo(_Body):
     )
 
 
+class CreateOneVideo(CreateVideo):
+    """As for `POST /v1/videos`, one at a time."""
+
+    n: int = Field(default=1, ge=1, le=1)
+
+
 class RemixVideo(_Body):
     """The same video with another prompt."""
 

@@ -13,7 +13,7 @@ from jobs.artifacts import file_name
 from jobs.errors import VideoFailedError, VideoGoneError, VideoNotReadyError
 from jobs.records import ArtifactKind, VideoRecord
 from server.bucket_response import StoredFile, redirect, send_on
-from server.dependencies import ServicesDep
+from server.dependencies import Services, ServicesDep
 from server.errors import RangeNotSatisfiableError, documented
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
@@ -50,21 +50,30 @@ def video_content(
 
     Not ready yet: 409; failed: 404 with the reason; expired: 410.
     """
-    record = services.store.get(video_id)
+    is_redirect = not services.artifacts.is_folder and services.settings.artifact_delivery == "redirect"
+    return file_response(services, services.store.get(video_id), variant, request, is_redirect)
+
+
+def file_response(
+    services: Services, record: VideoRecord, variant: ArtifactKind, request: Request, is_redirect: bool = False
+) -> Response:
+    """The file of a video, or the part of it that is asked for, or word that the client has it.
+
+    :raises VideoUnavailableError: when there is no such file.
+    """
+    video_id = record.id
     _check_available(record)
     artifact = record.artifacts.get(variant)
     if artifact is None or not services.artifacts.exists(video_id, variant):
         raise VideoGoneError(f"the {variant} of {video_id} is no longer there")
     headers = {"ETag": f'"{artifact.sha256}"', "Cache-Control": "private, no-cache"}
-    if _client_has(headers["ETag"], request):
+    if request.method != "POST" and _client_has(headers["ETag"], request):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     _check_range(request, headers["ETag"], artifact.num_bytes)
     name = _file_name(record, Path(file_name(variant)).suffix)
     if not services.artifacts.is_folder:
         stored = StoredFile(services.artifacts, video_id, variant, artifact.num_bytes, _MEDIA_TYPES[variant], name)
-        return (
-            redirect(stored) if services.settings.artifact_delivery == "redirect" else send_on(stored, request, headers)
-        )
+        return redirect(stored) if is_redirect else send_on(stored, request, headers)
     path = services.artifacts.path(video_id, variant)
     return FileResponse(
         path,
@@ -100,7 +109,7 @@ def _check_range(request: Request, etag: str, num_bytes: int) -> None:
     parts = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", asked.strip(), re.ASCII | re.IGNORECASE)
     first, last = parts.groups() if parts else ("", "")
     is_none = not (first or last) or bool(first and last and int(last) < int(first))
-    if is_none or request.method == "HEAD" or request.headers.get("if-range", etag) != etag:
+    if is_none or request.method != "GET" or request.headers.get("if-range", etag) != etag:
         request.scope["headers"] = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
     elif (first and int(first) >= num_bytes) or (not first and int(last) == 0):
         raise RangeNotSatisfiableError(asked, num_bytes)

@@ -2,6 +2,7 @@ import logging
 import re
 import subprocess
 import sys
+import time
 from http import HTTPMethod
 
 import httpx
@@ -77,6 +78,9 @@ def test_what_changes_something_is_logged_with_what_it_is_about(
     video_id = http.post("/v1/videos", json={"model": "tiny-text", "prompt": "x"}).json()["id"]
     http.get(f"/v1/videos/{video_id}")
     answer = http.delete(f"/v1/videos/{video_id}")
+    deadline = time.monotonic() + 60
+    while len(seen) < 2 and time.monotonic() < deadline:  # a line is written once its answer has been sent
+        time.sleep(0.01)
     lines = [record.getMessage() for record in caplog.records if record.name == "server.access"]
     assert lines == ["POST /v1/videos 200", f"DELETE /v1/videos/{video_id} 200"]
     assert seen[-1] == {"request_id": answer.headers["x-request-id"], "video_id": video_id}

@@ -146,13 +146,15 @@ def forecast(redis: Redis, records: Sequence[VideoRecord]) -> dict[str, Forecast
     unfinished = [record for record in records if record.status in ("queued", "in_progress")]
     outlooks = {model: read_outlook(redis, model) for model in {record.request.model for record in unfinished}}
     places = _places(redis, [record for record in unfinished if record.status == "queued"])
-    return {record.id: _forecast(outlooks[record.request.model], record, places) for record in unfinished}
+    return {
+        record.id: forecast_of(outlooks[record.request.model], record, places.get(record.id)) for record in unfinished
+    }
 
 
-def _forecast(outlook: Outlook, record: VideoRecord, places: Mapping[str, int | None]) -> Forecast:
+def forecast_of(outlook: Outlook, record: VideoRecord, index: int | None) -> Forecast:
+    """What is to be said of a record that has not ended, and waits at `index` of its own queue."""
     if record.status == "in_progress":
         return Forecast(None, _rounded(outlook.running_eta_seconds(record)))
-    index = places[record.id]
     if index is None:  # on its way from the queue to a worker
         return Forecast()
     ahead = outlook.ahead(queue.name_of(record), index)

@@ -38,6 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with publishing(services.publisher), sending_webhooks(services):
             yield
         await services.events.aclose()
+        await services.batched.aclose()
         services.redis.close()
         if tracing is not None:
             await run_in_threadpool(tracing.close)

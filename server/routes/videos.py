@@ -16,14 +16,13 @@ from jobs.records import VideoRecord, new_records
 from server.body import FieldsDep
 from server.dependencies import Services, ServicesDep
 from server.errors import documented
+from server.looks import pause_ms
 from server.openapi import request_body
 from server.validation import CreateVideo, RemixVideo, parse, resolve, resolve_remix
 from server.webhook_url import check_webhook_url
-from server.wire import DeletedVideo, Video, VideoList, to_videos
+from server.wire import DeletedVideo, Video, VideoList, to_video, to_videos
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
-
-POLL_AFTER_MS = 500
 
 _BODY_ERRORS = documented(
     HTTPStatus.BAD_REQUEST,
@@ -63,13 +62,15 @@ def list_videos(
     return VideoList.of(show(services, *page.records), page.has_more)
 
 
-@router.get("/{video_id}", responses=_ID_ERRORS)
-def retrieve_video(video_id: str, services: ServicesDep, response: Response) -> Video:
+@router.get("/{video_id}", responses=_ID_ERRORS, response_model=Video)
+async def retrieve_video(video_id: str, services: ServicesDep) -> Response:
     """A video's state, also when it failed. The header `openai-poll-after-ms` tells when to ask again."""
-    record = services.store.get(video_id)
-    if record.status in ("queued", "in_progress"):
-        response.headers["openai-poll-after-ms"] = str(POLL_AFTER_MS)
-    return show(services, record)[0]
+    record = await services.looks.record(video_id)
+    forecast = await services.looks.forecast(record)
+    unfinished = record.status in ("queued", "in_progress")
+    headers = {"openai-poll-after-ms": str(pause_ms(forecast))} if unfinished else {}
+    # Written as it is: FastAPI would check once more what was made a line before.
+    return Response(to_video(record, forecast).model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.delete("/{video_id}", responses=_ID_ERRORS)

@@ -1,0 +1,63 @@
+"""Reads from Redis for many requests at once: what is asked for while an answer is on its way goes with the next."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+Command = tuple[str, ...]
+
+
+class BatchedRedis:
+    """One connection, one exchange at a time, however many ask. To be used in one event loop, for reading alone."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def read(self, *commands: Command) -> list[Any]:
+        """The answers of the commands. Raises `RedisError`."""
+        answers: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((commands, answers))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await answers
+
+    async def aclose(self) -> None:
+        if self._running is not None:
+            await self._running
+        await self._redis.aclose()
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                asked, self._waiting = self._waiting, []
+                await self._exchange(asked)
+        finally:
+            self._running = None
+
+    async def _exchange(self, asked: Sequence[tuple[Sequence[Command], "asyncio.Future[list[Any]]"]]) -> None:
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for commands, _ in asked:
+                    for command in commands:
+                        pipe.execute_command(*command)
+                answers = iter(await pipe.execute(raise_on_error=False))
+        except Exception as error:
+            answers = None
+            failure: Exception = error
+        for commands, future in asked:
+            if future.done():  # who asked has gone
+                continue
+            if answers is None:
+                future.set_exception(failure)
+                continue
+            own = [next(answers) for _ in commands]
+            wrong = next((answer for answer in own if isinstance(answer, RedisError)), None)
+            if wrong is not None:
+                future.set_exception(wrong)
+            else:
+                future.set_result(own)

@@ -1,0 +1,94 @@
+"""What clients ask for again and again while they wait: the state of one video.
+
+It is the one route that all clients together call hundreds of times a second, so it runs in the event loop, reads the
+record in one exchange with Redis, and looks only now and then how the queues stand.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from redis import Redis
+
+from jobs import queue
+from jobs.errors import VideoNotFoundError
+from jobs.forecast import Forecast, Outlook, forecast_of, read_outlook
+from jobs.records import VideoRecord, is_video_id
+from jobs.store import from_hash, record_key
+from server.batched_redis import BatchedRedis
+
+# How old may be what is said of a video's place, and of one that has just come to a queue.
+_MAX_AGE_SECONDS = 0.5
+_MAX_AGE_OF_NEWS_SECONDS = 0.05
+# The places of those further back are not told apart.
+_MAX_PLACES = 5000
+
+_MIN_PAUSE_MS, _PAUSE_MS, _MAX_PAUSE_MS = 500, 1000, 5000
+_PAUSES_A_WAIT = 20
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """How the queues of a model stood at a time (`monotonic`)."""
+
+    outlook: Outlook
+    places: Mapping[str, int]
+    at: float
+
+
+class Looks:
+    """To be used in one event loop. All methods raise `RedisError` when Redis does not answer."""
+
+    def __init__(self, redis: Redis, batched: BatchedRedis) -> None:
+        self._redis = redis
+        self._batched = batched
+        self._standings: dict[str, _Standing] = {}
+        self._being_read: dict[str, asyncio.Task[_Standing]] = {}
+
+    async def record(self, video_id: str) -> VideoRecord:
+        """:raises VideoNotFoundError: when there is no such record."""
+        if not is_video_id(video_id):
+            raise VideoNotFoundError(video_id)
+        (raw,) = await self._batched.read(("HGETALL", record_key(video_id)))
+        if not raw:
+            raise VideoNotFoundError(video_id)
+        return from_hash(raw)
+
+    async def forecast(self, record: VideoRecord) -> Forecast:
+        """As `jobs.forecast.forecast`, a little later."""
+        if record.status not in ("queued", "in_progress"):
+            return Forecast()
+        model = record.request.model
+        standing = self._standings.get(model)
+        is_news = standing is not None and record.status == "queued" and record.id not in standing.places
+        max_age = _MAX_AGE_OF_NEWS_SECONDS if is_news else _MAX_AGE_SECONDS
+        if standing is None or time.monotonic() - standing.at > max_age:
+            standing = await self._read_once(model)
+        return forecast_of(standing.outlook, record, standing.places.get(record.id))
+
+    async def _read_once(self, model: str) -> _Standing:
+        """All who want it now wait for the same one."""
+        task = self._being_read.get(model)
+        if task is None:
+            task = self._being_read[model] = asyncio.create_task(asyncio.to_thread(self._read, model))
+            task.add_done_callback(lambda _: self._being_read.pop(model))
+        self._standings[model] = standing = await asyncio.shield(task)
+        return standing
+
+    def _read(self, model: str) -> _Standing:
+        at = time.monotonic()
+        outlook = read_outlook(self._redis, model)
+        with self._redis.pipeline(transaction=False) as pipe:
+            for line in outlook.lines:
+                pipe.lrange(queue.PREFIX + line.name, 0, _MAX_PLACES - 1)
+            listed = cast(list[list[bytes]], pipe.execute()) if outlook.lines else []
+        return _Standing(outlook, {raw.decode(): index for ids in listed for index, raw in enumerate(ids)}, at)
+
+
+def pause_ms(forecast: Forecast) -> int:
+    """When to ask again: the longer the wait, the later; a client learns of the end a twentieth of its wait late."""
+    if forecast.eta_seconds is None:
+        return _PAUSE_MS
+    return round(min(max(1000 * forecast.eta_seconds / _PAUSES_A_WAIT, _MIN_PAUSE_MS), _MAX_PAUSE_MS))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 Command = tuple[str, ...]
 
@@ -47,16 +46,12 @@ class BatchedRedis:
                         pipe.execute_command(*command)
                 answers = iter(await pipe.execute(raise_on_error=False))
         except Exception as error:
-            answers = None
-            failure: Exception = error
+            answers, failure = None, error
         for commands, future in asked:
+            own = [failure] if answers is None else [next(answers) for _ in commands]
             if future.done():  # who asked has gone
                 continue
-            if answers is None:
-                future.set_exception(failure)
-                continue
-            own = [next(answers) for _ in commands]
-            wrong = next((answer for answer in own if isinstance(answer, RedisError)), None)
+            wrong = next((answer for answer in own if isinstance(answer, Exception)), None)
             if wrong is not None:
                 future.set_exception(wrong)
             else:

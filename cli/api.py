@@ -5,8 +5,10 @@ import signal
 import socket
 
 import uvicorn
+from redis.exceptions import RedisError
 
-from cli.listening import listen, url_of
+from cli.listening import check_guarded, listen, url_of
+from jobs.connection import connect
 from jobs.settings import Settings
 from server.app import create_app
 
@@ -26,9 +28,11 @@ class ApiServer(uvicorn.Server):
 def run_server(settings: Settings, fd: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, on the listening socket `fd` where one is inherited.
 
-    Raises `ValueError` when there is no Redis server to use, `StartupError` when the address cannot be listened on.
+    Raises `ValueError` when there is no Redis server to use, `StartupError` when the address cannot be listened on, or
+    may not be without API keys.
     """
     app = create_app(settings)
+    _check_guarded(settings)
     listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
     # uvicorn sends itself the signal again once it has shut down: the end is then a status, not a signal.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -37,3 +41,13 @@ def run_server(settings: Settings, fd: int | None = None) -> None:
     if fd is None:
         logger.info("listening on %s", url_of(listener))
     ApiServer(config).run(sockets=[listener])
+
+
+def _check_guarded(settings: Settings) -> None:
+    assert settings.redis_url is not None
+    try:
+        with connect(settings.redis_url, settings.redis_timeout_seconds) as redis:
+            check_guarded(settings, redis)
+    except RedisError as error:
+        # The API looks again at every request, and serves nobody while there is no key.
+        logger.warning("Redis is away, so it is not known whether there are API keys: %s", error)

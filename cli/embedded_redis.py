@@ -88,7 +88,7 @@ class EmbeddedRedis:
         self._wait_until_ready()
 
     def _url(self) -> str:
-        return f"unix://{quote(str(self._socket))}"
+        return _url_of(self._socket)
 
     def _take_lock(self) -> None:
         try:
@@ -118,6 +118,9 @@ class EmbeddedRedis:
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
             return path
         self._socket_dir = Path(tempfile.mkdtemp(prefix="framedit-", dir="/tmp"))
+        # A link where the socket would be, for `running_url`.
+        path.unlink(missing_ok=True)
+        path.symlink_to(self._socket_dir / "redis.sock")
         return self._socket_dir / "redis.sock"
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -176,6 +179,17 @@ class EmbeddedRedis:
             if lines:
                 return f"{lines[-1]} (all of it in {self._log_path()})"
         return f"see {self._log_path()}"
+
+
+def running_url(data_dir: Path) -> str | None:
+    """The URL of the server that another process has started over `data_dir`, None when none answers."""
+    url = _url_of((data_dir / "redis.sock").resolve())
+    with Redis.from_url(url, socket_timeout=5) as client:
+        return url if _process_id(client) is not None else None
+
+
+def _url_of(socket: Path) -> str:
+    return f"unix://{quote(str(socket))}"
 
 
 def _process_id(client: Redis) -> int | None:

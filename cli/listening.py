@@ -2,6 +2,10 @@
 
 import socket
 
+from redis import Redis
+
+from jobs.keys import KeyStore
+from jobs.settings import Settings
 from worker.errors import StartupError
 
 
@@ -28,3 +32,15 @@ def url_of(listener: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def check_guarded(settings: Settings, redis: Redis) -> None:
+    """Raises `StartupError` when anybody on a network could use the server and nobody has said that this is meant.
+
+    Raises `RedisError` when Redis does not answer.
+    """
+    if not settings.serves_anonymous and not KeyStore(redis).exist():
+        raise StartupError(
+            f"with host {settings.host} everybody who reaches this machine could use the server: make an API key first "
+            "(`framedit keys create`), or say FRAMEDIT_ALLOW_ANONYMOUS=true (--allow-anonymous) if that is meant"
+        )

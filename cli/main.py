@@ -22,6 +22,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+keys = typer.Typer(help="API keys: who may use the server, and how much.", no_args_is_help=True, epilog=_EPILOG)
+app.add_typer(keys, name="keys")
+
 Checkpoints = Annotated[
     Path | None,
     typer.Option("--checkpoints", help="A folder of checkpoint folders, or one.", show_default="checkpoints"),
@@ -34,6 +37,12 @@ Port = Annotated[
     int | None, typer.Option("--port", min=0, max=65535, help="The port to listen on, 0 for any.", show_default="8000")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto")]
+Anonymous = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-anonymous", help="Listen on a network without API keys: everybody may use it.", show_default=False
+    ),
+]
 RedisUrl = Annotated[
     str | None, typer.Option("--redis-url", help="redis://host:port/0 or unix:///path.", show_default="$REDIS_URL")
 ]
@@ -68,6 +77,7 @@ def serve(
     data_dir: DataDir = None,
     device: Device = None,
     redis_url: RedisUrl = None,
+    allow_anonymous: Anonymous = None,
 ) -> None:
     """Start everything on this machine: the API, one worker, and a database when REDIS_URL is not given.
 
@@ -75,7 +85,13 @@ def serve(
     """
     with _errors_in_one_line():
         settings = _settings(
-            port=port, host=host, checkpoints=checkpoints, data_dir=data_dir, device=device, redis_url=redis_url
+            port=port,
+            host=host,
+            checkpoints=checkpoints,
+            data_dir=data_dir,
+            device=device,
+            redis_url=redis_url,
+            allow_anonymous=allow_anonymous,
         )
         _log("serve", settings)
         from cli.serve import serve
@@ -89,11 +105,14 @@ def server(
     host: Host = None,
     data_dir: DataDir = None,
     redis_url: RedisUrl = None,
+    allow_anonymous: Anonymous = None,
     fd: Annotated[int | None, typer.Option("--fd", hidden=True)] = None,
 ) -> None:
     """Start the API alone; it needs a Redis server (REDIS_URL), and workers somewhere."""
     with _errors_in_one_line():
-        settings = _settings(port=port, host=host, data_dir=data_dir, redis_url=redis_url)
+        settings = _settings(
+            port=port, host=host, data_dir=data_dir, redis_url=redis_url, allow_anonymous=allow_anonymous
+        )
         _log("server", settings)
         _require_redis(settings, "the server")
         from cli.api import run_server
@@ -121,6 +140,61 @@ def worker(
         from worker.main import run_worker
 
         run_worker(settings, burst=burst, name=name)
+
+
+@keys.command("create", epilog=_EPILOG)
+def create_key(
+    name: Annotated[str, typer.Option("--name", help="Whose it is, for the list.")] = "",
+    scopes: Annotated[
+        str, typer.Option("--scopes", help="What it may do: create, read, admin (everything, of everybody).")
+    ] = "create,read",
+    requests_per_minute: Annotated[int | None, typer.Option("--requests-per-minute", min=1)] = None,
+    videos_in_flight: Annotated[
+        int | None, typer.Option("--videos-in-flight", min=1, help="Queued or in progress.")
+    ] = None,
+    cost_per_day: Annotated[
+        float | None, typer.Option("--cost-per-day", help="Steps x rows x tokens; guidance makes two rows.")
+    ] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Make an API key and print it, once: it is not kept. From the first one on nobody is served without a key."""
+    with _errors_in_one_line():
+        from cli.keys import create, key_store
+
+        limits = {
+            "requests_per_minute": requests_per_minute,
+            "videos_in_flight": videos_in_flight,
+            "cost_per_day": cost_per_day,
+        }
+        with key_store(_settings(data_dir=data_dir, redis_url=redis_url)) as store:
+            create(store, name, scopes, limits, as_json)
+
+
+@keys.command("list", epilog=_EPILOG)
+def list_keys(as_json: Json = False, data_dir: DataDir = None, redis_url: RedisUrl = None) -> None:
+    """Print every key that was ever made, without its secret."""
+    with _errors_in_one_line():
+        from cli.keys import key_store, show
+
+        with key_store(_settings(data_dir=data_dir, redis_url=redis_url)) as store:
+            show(store, as_json)
+
+
+@keys.command("revoke", epilog=_EPILOG)
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="As `framedit keys list` shows it: key_...")],
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Take a key back, from the next request on. Its videos stay; keys with the scope admin can reach them."""
+    with _errors_in_one_line():
+        from cli.keys import key_store, revoke
+
+        with key_store(_settings(data_dir=data_dir, redis_url=redis_url)) as store:
+            revoke(store, key_id, as_json)
 
 
 @app.command(epilog=_EPILOG)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from redis.exceptions import RedisError
 
 from cli.embedded_redis import EmbeddedRedis
-from cli.listening import listen, url_of
+from cli.listening import check_guarded, listen, url_of
 from cli.supervisor import Program, Supervisor
 from jobs.cards import ModelCard, announce
 from jobs.connection import connect
@@ -87,10 +87,14 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def _make_known(settings: Settings, cards: Iterable[ModelCard]) -> None:
-    """Requests are taken, and wait, from the moment the API answers: the worker needs longer to load its models."""
+    """Requests are taken, and wait, from the moment the API answers: the worker needs longer to load its models.
+
+    Nothing is announced by a server that may not start.
+    """
     assert settings.redis_url is not None
     try:
         with connect(settings.redis_url, settings.redis_timeout_seconds) as redis:
+            check_guarded(settings, redis)
             for card in cards:
                 announce(redis, card, "serve", ttl_seconds=0)
     except RedisError as error:

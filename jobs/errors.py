@@ -2,6 +2,9 @@
 
     FrameditError
     ├── InvalidRequestError (a ValueError)   the client can put it right: names the parameter
+    ├── AuthenticationError                  no API key, or none that is known
+    ├── PermissionDeniedError                an API key that may not do this
+    ├── IdempotencyConflictError             one Idempotency-Key for two different requests
     ├── NotFoundError
     │   ├── VideoNotFoundError
     │   └── ModelNotFoundError               lists the models there are
@@ -10,6 +13,7 @@
     │   ├── VideoFailedError                 never will be
     │   └── VideoGoneError                   no more: expired or removed
     ├── TryLaterError                        the same request may be taken after a while: says after how many seconds
+    │   ├── RateLimitedError                 for the limits of its API key
     │   ├── TooManyQueuedError               for what the client itself has asked for
     │   └── OverloadedError                  for what everybody has
     ├── InvalidCardError (a ValueError)      a model card that cannot be used
@@ -41,6 +45,18 @@ class InvalidRequestError(FrameditError, ValueError):
         super().__init__(message)
         self.param = param
         self.code = code
+
+
+class AuthenticationError(FrameditError):
+    code = "invalid_api_key"
+
+
+class PermissionDeniedError(FrameditError):
+    code = "insufficient_scope"
+
+
+class IdempotencyConflictError(FrameditError):
+    code = "idempotency_key_reused"
 
 
 class NotFoundError(FrameditError):
@@ -90,6 +106,10 @@ class TryLaterError(FrameditError):
     def __init__(self, message: str, retry_after_seconds: int) -> None:
         super().__init__(f"{message}; try again in {retry_after_seconds} s")
         self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimitedError(TryLaterError):
+    code = "rate_limit_exceeded"
 
 
 class TooManyQueuedError(TryLaterError):

@@ -1,6 +1,8 @@
 """The settings of every process, read from the environment once, by `main()` or `create_app()`."""
 
 import base64
+import ipaddress
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +38,14 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="The address that the server listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port that the server listens on.")
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Serve everybody as long as no API key was ever made, on other addresses than this machine's too.",
+    )
+    cors_origins: str = Field(
+        default="", description="Origins whose web pages may call the API, with commas between; `*` is every one."
+    )
+    metrics_without_key: bool = Field(default=False, description="`/metrics` needs no API key, where there are keys.")
     max_body_bytes: int = Field(default=1 << 20, ge=1, description="A larger request body is refused.")
 
     sync_timeout_seconds: float = Field(
@@ -102,6 +112,19 @@ class Settings(BaseSettings):
             raise ValueError("it should be whsec_ and the base64 of 24 bytes or more, or 24 characters or more")
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in split_origins(value):
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin; write it as https://host or http://host:port, or * for all")
+        return value
+
+    @property
+    def serves_anonymous(self) -> bool:
+        """Whether those without an API key are served while none was ever made."""
+        return self.allow_anonymous or is_loopback(self.host)
+
 
 def secret_bytes(secret: str) -> bytes:
     """The key that webhooks are signed with: what follows `whsec_` is base64, other text is its own bytes.
@@ -120,3 +143,16 @@ class ClientSettings(BaseSettings):
 
     server: str = Field(default="http://127.0.0.1:8000", pattern=r"^https?://", description="The server to ask.")
     api_key: str | None = Field(default=None, description="The API key to show it.", json_schema_extra={"secret": True})
+
+
+def split_origins(origins: str) -> list[str]:
+    """The origins in `cors_origins`."""
+    return [origin.strip() for origin in origins.split(",") if origin.strip()]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

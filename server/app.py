@@ -8,9 +8,9 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.telemetry import TelemetryConfig
 
-from jobs.settings import Settings
+from jobs.settings import Settings, split_origins
 from jobs.tracing import Tracing, start_tracing
-from server import errors
+from server import cors, errors
 from server.access import Access
 from server.body_limit import BodyLimit
 from server.dependencies import Services
@@ -53,6 +53,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    if settings.cors_origins:
+        cors.install(app, split_origins(settings.cors_origins))
     app.add_middleware(Access, metrics=services.metrics, tracing=tracing)  # the last one is the outermost
     errors.install(app)
     for routes in (synchronous, videos, events, content, models, health, metrics, page):

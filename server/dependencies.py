@@ -8,6 +8,7 @@ from redis import Redis
 
 from jobs.artifacts import ArtifactStore
 from jobs.connection import connect, connect_async
+from jobs.limits import RequestLimiter
 from jobs.metrics import Metrics, Publisher
 from jobs.settings import Settings
 from jobs.store import VideoStore
@@ -22,6 +23,7 @@ class Services:
     redis: Redis
     store: VideoStore
     artifacts: ArtifactStore
+    request_limiter: RequestLimiter
     events: EventHub
     batched: BatchedRedis
     looks: Looks
@@ -34,19 +36,19 @@ class Services:
             raise ValueError("no Redis is configured: set REDIS_URL, or use `framedit serve`, which brings its own")
         redis = connect(settings.redis_url, settings.redis_timeout_seconds)
         store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
-        events = EventHub(settings.redis_url, settings.redis_timeout_seconds)
         batched = BatchedRedis(connect_async(settings.redis_url, settings.redis_timeout_seconds))
         metrics = Metrics()
         return cls(
             settings,
             redis,
             store,
-            ArtifactStore(settings.artifacts),
-            events,
-            batched,
-            Looks(redis, batched),
-            metrics,
-            Publisher(redis, metrics),
+            artifacts=ArtifactStore(settings.artifacts),
+            request_limiter=RequestLimiter(redis),
+            events=EventHub(settings.redis_url, settings.redis_timeout_seconds),
+            batched=batched,
+            looks=Looks(redis, batched),
+            metrics=metrics,
+            publisher=Publisher(redis, metrics),
         )
 
 

@@ -21,9 +21,18 @@ VIDEO_ID_HEADER = "X-Video-Id"
 _log = logging.getLogger(__name__)
 
 
+ERROR_TYPES = (
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "rate_limit_error",
+    "server_error",
+)
+
+
 class ErrorDetail(BaseModel):
     message: str = Field(description="For people: what was got, what is allowed, what to do")
-    type: str = Field(description="`invalid_request_error` or `server_error`")
+    type: str = Field(description=f"One of {', '.join(ERROR_TYPES)}")
     param: str | None = Field(description="The field of the request that is at fault")
     code: str | None = Field(description="For programs")
 
@@ -63,6 +72,10 @@ class NotReadyError(errors.FrameditError):
 # The first class that an exception is an instance of decides.
 _STATUS: Mapping[type[errors.FrameditError], HTTPStatus] = {
     errors.InvalidRequestError: HTTPStatus.BAD_REQUEST,
+    errors.AuthenticationError: HTTPStatus.UNAUTHORIZED,
+    errors.PermissionDeniedError: HTTPStatus.FORBIDDEN,
+    errors.RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.IdempotencyConflictError: HTTPStatus.CONFLICT,
     errors.NotFoundError: HTTPStatus.NOT_FOUND,
     errors.VideoNotReadyError: HTTPStatus.CONFLICT,
     errors.VideoFailedError: HTTPStatus.NOT_FOUND,
@@ -75,6 +88,9 @@ _STATUS: Mapping[type[errors.FrameditError], HTTPStatus] = {
     NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     StillRunningError: HTTPStatus.GATEWAY_TIMEOUT,
 }
+
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -99,7 +115,7 @@ def _answer(
     param: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
+    kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
     body = ErrorEnvelope(error=ErrorDetail(message=message, type=kind, param=param, code=code))
     return JSONResponse(body.model_dump(), status, dict(headers or {}))
 
@@ -109,18 +125,27 @@ def _on_framedit_error(request: Request, error: Exception) -> JSONResponse:
     status = next((code for cls, code in _STATUS.items() if isinstance(error, cls)), HTTPStatus.INTERNAL_SERVER_ERROR)
     if status >= 500 and not isinstance(error, errors.TryLaterError | StillRunningError):
         _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
-    headers = {}
+    return _answer(status, error.message, error.code, getattr(error, "param", None), _headers(status, error))
+
+
+def _headers(status: int, error: errors.FrameditError) -> dict[str, str]:
+    match error:
+        case errors.TryLaterError():
+            return {"Retry-After": str(error.retry_after_seconds)}
+        case errors.AuthenticationError():
+            return {"WWW-Authenticate": "Bearer"}
+        case errors.IdempotencyConflictError():
+            # The official client takes 409 for something that passes, unless it is told.
+            return {"x-should-retry": "false"}
+        case StillRunningError():
+            # The official client would ask for another video.
+            place = {"Location": f"/v1/videos/{error.video_id}", VIDEO_ID_HEADER: error.video_id}
+            return place | {"x-should-retry": "false"}
+        case RangeNotSatisfiableError():
+            return {"Content-Range": f"bytes */{error.num_bytes}"}
     if status in (HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    if isinstance(error, errors.TryLaterError):
-        headers["Retry-After"] = str(error.retry_after_seconds)
-    if isinstance(error, StillRunningError):
-        # The official client would ask for another video.
-        headers |= {"Location": f"/v1/videos/{error.video_id}", VIDEO_ID_HEADER: error.video_id}
-        headers["x-should-retry"] = "false"
-    if isinstance(error, RangeNotSatisfiableError):
-        headers["Content-Range"] = f"bytes */{error.num_bytes}"
-    return _answer(status, error.message, error.code, getattr(error, "param", None), headers)
+        return {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return {}
 
 
 def _on_validation_error(request: Request, error: Exception) -> JSONResponse:

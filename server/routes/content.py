@@ -10,13 +10,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
 from jobs.artifacts import file_name
-from jobs.errors import VideoFailedError, VideoGoneError, VideoNotReadyError
+from jobs.errors import VideoFailedError, VideoGoneError, VideoNotFoundError, VideoNotReadyError
 from jobs.records import ArtifactKind, VideoRecord
+from server.auth import REFUSALS, Caller, ReaderDep, find_visible
 from server.bucket_response import StoredFile, redirect, send_on
 from server.dependencies import Services, ServicesDep
 from server.errors import RangeNotSatisfiableError, documented
 
-router = APIRouter(prefix="/v1/videos", tags=["videos"])
+router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 
 _MAX_NAME_CHARACTERS = 60
 
@@ -42,6 +43,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.get("/{video_id}/content", response_class=FileResponse, responses=_RESPONSES)
 def video_content(
     video_id: str,
+    caller: ReaderDep,
     services: ServicesDep,
     request: Request,
     variant: ArtifactKind = "video",
@@ -51,7 +53,7 @@ def video_content(
     Not ready yet: 409; failed: 404 with the reason; expired: 410.
     """
     is_redirect = not services.artifacts.is_folder and services.settings.artifact_delivery == "redirect"
-    return file_response(services, services.store.get(video_id), variant, request, is_redirect)
+    return file_response(services, _find(services, caller, video_id), variant, request, is_redirect)
 
 
 def file_response(
@@ -83,6 +85,15 @@ def file_response(
         stat_result=path.stat(),
         content_disposition_type="inline",
     )
+
+
+def _find(services: Services, caller: Caller, video_id: str) -> VideoRecord:
+    try:
+        return find_visible(services, caller, video_id)
+    except VideoNotFoundError:
+        if services.store.is_gone(video_id, caller.sees_only):
+            raise VideoGoneError(f"{video_id} expired and can no longer be downloaded") from None
+        raise
 
 
 def _check_available(record: VideoRecord) -> None:

@@ -11,12 +11,13 @@ from pydantic import BaseModel, Field
 
 from jobs.events import EVENT_OF, START, Position, VideoEvent, parse_position, progress_data, read_events
 from jobs.records import VideoError, VideoRecord
+from server.auth import REFUSALS, ReaderDep, find_visible
 from server.dependencies import Services, ServicesDep
 from server.errors import documented
 from server.event_hub import DELETED
 from server.routes.videos import show
 
-router = APIRouter(prefix="/v1/videos", tags=["videos"])
+router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 
 HEARTBEAT_SECONDS = 10.0
 _RECONNECT_MILLISECONDS = 1000
@@ -61,6 +62,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.get("/{video_id}/events", response_class=Response, responses=_RESPONSES)
 def video_events(
     video_id: str,
+    caller: ReaderDep,
     services: ServicesDep,
     last_event_id: Annotated[str, Header(description="Go on after this event; browsers send it by themselves")] = "",
 ) -> Response:
@@ -70,7 +72,7 @@ def video_events(
     """
     # The stream before the record: what happens in between is told twice rather than not at all.
     events = read_events(services.redis, video_id)
-    record = services.store.get(video_id)
+    record = find_visible(services, caller, video_id)
     told = parse_position(last_event_id)
     missed = [event for event in events if told is not None and event.position > told]
     newest = events[-1].position if events else START

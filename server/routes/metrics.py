@@ -2,13 +2,14 @@
 
 from http import HTTPStatus
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from jobs.metrics import collect
+from server.auth import REFUSALS, metrics_access
 from server.dependencies import ServicesDep
 from server.errors import documented
 
@@ -25,9 +26,11 @@ class _Collected(Collector):
 
 @router.get(
     "/metrics",
+    dependencies=[Depends(metrics_access)],
     response_class=Response,
     responses={
         200: {"description": "The metrics", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **REFUSALS,
         **documented(HTTPStatus.SERVICE_UNAVAILABLE),
     },
 )

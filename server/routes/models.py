@@ -2,15 +2,16 @@
 
 from http import HTTPStatus
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from jobs.cards import known_models
 from jobs.errors import ModelNotFoundError
+from server.auth import REFUSALS, authenticate
 from server.dependencies import ServicesDep
 from server.errors import documented
 from server.wire import Model, ModelList, to_model
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(authenticate)], responses=REFUSALS)
 
 
 @router.get("", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))

@@ -10,7 +10,9 @@ from starlette.requests import ClientDisconnect
 
 from jobs.events import START
 from jobs.records import VideoRecord
+from server.auth import REFUSALS
 from server.body import FieldsDep
+from server.creation import CreationDep
 from server.dependencies import Services, ServicesDep
 from server.errors import VIDEO_ID_HEADER, StillRunningError, documented
 from server.openapi import request_body
@@ -19,7 +21,7 @@ from server.routes.videos import create_video
 from server.validation import CreateOneVideo, parse
 from server.wire import Video, VideoTimings
 
-router = APIRouter(prefix="/v1/videos", tags=["videos"])
+router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 
 _LOOK_SECONDS = 1.0
 
@@ -38,6 +40,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     **documented(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
+        HTTPStatus.CONFLICT,
         HTTPStatus.GONE,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -48,14 +51,16 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/sync", response_class=Response, responses=_RESPONSES, openapi_extra=request_body(CreateOneVideo))
-async def create_and_wait(fields: FieldsDep, services: ServicesDep, request: Request) -> Response:
+async def create_and_wait(
+    creation: CreationDep, fields: FieldsDep, services: ServicesDep, request: Request
+) -> Response:
     """Ask for a video, and wait for its file. One that fails is 404 with the reason.
 
     What takes too long is 504 with the video's id, and goes on. A client that leaves before the end has its video
     cancelled, unless it sent an `Idempotency-Key`, with which it can come back.
     """
     parse(CreateOneVideo, fields)
-    video = await run_in_threadpool(create_video, fields, services)
+    video = await run_in_threadpool(create_video, creation, fields, services)
     assert isinstance(video, Video)
     if not await _ends(services, video.id, request):
         if "idempotency-key" not in request.headers:
@@ -65,6 +70,7 @@ async def create_and_wait(fields: FieldsDep, services: ServicesDep, request: Req
     response = await run_in_threadpool(file_response, services, record, "video", request)
     response.headers[VIDEO_ID_HEADER] = video.id
     response.headers["Server-Timing"] = _timing(record)
+    response.headers.update(creation.response.headers)
     return response
 
 

@@ -1,19 +1,19 @@
 """Videos: ask for one, look at it, list, cancel, delete, remix."""
 
 import time
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
-from jobs.admission import check_wait
 from jobs.cards import ModelCard, find_card, known_models
 from jobs.cost import video_cost
 from jobs.errors import InvalidRequestError, ModelNotFoundError
 from jobs.forecast import forecast
 from jobs.records import VideoRecord, new_records
+from server.auth import REFUSALS, CreatorDep, ReaderDep, check_visible, find_visible
 from server.body import FieldsDep
+from server.creation import CreationDep
 from server.dependencies import Services, ServicesDep
 from server.errors import documented
 from server.looks import pause_ms
@@ -22,50 +22,54 @@ from server.validation import CreateVideo, RemixVideo, parse, resolve, resolve_r
 from server.webhook_url import check_webhook_url
 from server.wire import DeletedVideo, Video, VideoList, to_video, to_videos
 
-router = APIRouter(prefix="/v1/videos", tags=["videos"])
+router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 
 _BODY_ERRORS = documented(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.NOT_FOUND,
+    HTTPStatus.CONFLICT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
 _ID_ERRORS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @router.post("", responses=_BODY_ERRORS, openapi_extra=request_body(CreateVideo))
-def create_video(fields: FieldsDep, services: ServicesDep) -> Video | VideoList:
+def create_video(creation: CreationDep, fields: FieldsDep, services: ServicesDep) -> Video | VideoList:
     """Ask for a video. The answer comes at once, the video later: look at it until it is `completed`, or `failed`.
 
     With `n` above 1 the answer is a list of that many videos.
     """
     body = parse(CreateVideo, fields)
-    check_webhook_url(body.webhook_url, services.settings)
-    card = _card(services, body.model)
-    request = resolve(body, card)
-    records = new_records(request, time.time(), body.n, cost=video_cost(request, card))
-    _accept(services, records)
+
+    def make() -> list[VideoRecord]:
+        check_webhook_url(body.webhook_url, services.settings)
+        card = _card(services, body.model)
+        request = resolve(body, card)
+        return new_records(request, time.time(), body.n, owner=creation.caller.owner, cost=video_cost(request, card))
+
+    records = creation.create(make)
     videos = show(services, *records)
     return videos[0] if body.n == 1 else VideoList.of(videos)
 
 
 @router.get("", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
 def list_videos(
+    caller: ReaderDep,
     services: ServicesDep,
     after: Annotated[str | None, Query(description="The id of the last video of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[Literal["asc", "desc"], Query(description="By time of creation")] = "desc",
 ) -> VideoList:
-    """All videos, newest first."""
-    page = services.store.list(after, limit, order)
+    """The caller's videos, newest first; for the scope admin, everybody's."""
+    page = services.store.list(after, limit, order, owner=caller.sees_only)
     return VideoList.of(show(services, *page.records), page.has_more)
 
 
 @router.get("/{video_id}", responses=_ID_ERRORS, response_model=Video)
-async def retrieve_video(video_id: str, services: ServicesDep) -> Response:
+async def retrieve_video(video_id: str, caller: ReaderDep, services: ServicesDep) -> Response:
     """A video's state, also when it failed. The header `openai-poll-after-ms` tells when to ask again."""
-    record = await services.looks.record(video_id)
+    record = check_visible(caller, await services.looks.record(video_id))
     forecast = await services.looks.forecast(record)
     unfinished = record.status in ("queued", "in_progress")
     headers = {"openai-poll-after-ms": str(pause_ms(forecast))} if unfinished else {}
@@ -74,34 +78,34 @@ async def retrieve_video(video_id: str, services: ServicesDep) -> Response:
 
 
 @router.delete("/{video_id}", responses=_ID_ERRORS)
-def delete_video(video_id: str, services: ServicesDep) -> DeletedVideo:
+def delete_video(video_id: str, caller: CreatorDep, services: ServicesDep) -> DeletedVideo:
     """Remove a video and its files. If it is being made, that stops at the next denoising step."""
+    find_visible(services, caller, video_id)
     services.store.delete(video_id)
     services.artifacts.delete(video_id)
     return DeletedVideo(id=video_id)
 
 
 @router.post("/{video_id}/cancel", responses=_ID_ERRORS)
-def cancel_video(video_id: str, services: ServicesDep) -> Video:
+def cancel_video(video_id: str, caller: CreatorDep, services: ServicesDep) -> Video:
     """Stop the making of a video; it ends as `failed` with the code `cancelled`. One that has ended stays as it is."""
+    find_visible(services, caller, video_id)
     return show(services, services.store.cancel(video_id))[0]
 
 
 @router.post("/{video_id}/remix", responses=_BODY_ERRORS, openapi_extra=request_body(RemixVideo))
-def remix_video(video_id: str, fields: FieldsDep, services: ServicesDep) -> Video:
+def remix_video(video_id: str, creation: CreationDep, fields: FieldsDep, services: ServicesDep) -> Video:
     """Make a video once more, with the same model, seed and settings and a new prompt."""
     body = parse(RemixVideo, fields)
-    source = services.store.get(video_id)
-    card = _card(services, source.request.model)
-    request = resolve_remix(body, source.request, card)
-    records = new_records(request, time.time(), remixed_from=video_id, cost=video_cost(request, card))
-    _accept(services, records)
-    return show(services, *records)[0]
 
+    def make() -> list[VideoRecord]:
+        source = find_visible(services, creation.caller, video_id).request
+        card = _card(services, source.model)
+        request = resolve_remix(body, source, card)
+        cost = video_cost(request, card)
+        return new_records(request, time.time(), remixed_from=video_id, owner=creation.caller.owner, cost=cost)
 
-def _accept(services: Services, records: Sequence[VideoRecord]) -> None:
-    check_wait(services.redis, records, services.settings.max_wait_seconds)
-    services.store.create(*records)
+    return show(services, *creation.create(make))[0]
 
 
 def _card(services: Services, model: str | None) -> ModelCard:

@@ -22,6 +22,7 @@ COMMANDS = (
     "generate",
     "convert",
     "inspect",
+    "keys",
     "config",
     "submit",
     "fetch",

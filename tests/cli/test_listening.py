@@ -1,8 +1,11 @@
 import socket
 
 import pytest
+from redis import Redis
 
-from cli.listening import listen, url_of
+from cli.listening import check_guarded, listen, url_of
+from jobs.keys import KeyStore
+from jobs.settings import Settings
 from worker.errors import StartupError
 
 
@@ -31,3 +34,29 @@ def test_a_port_in_use_is_named() -> None:
 def test_an_address_that_is_not_this_machines_is_named(host: str) -> None:
     with pytest.raises(StartupError, match=f"cannot listen on.*{host}"):
         listen(host, 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.5", False),
+        ("example.org", False),
+        ("", False),
+    ],
+)
+def test_a_network_needs_keys_or_the_word_of_its_owner(redis: Redis, host: str, alone: bool) -> None:
+    settings = Settings(host=host)
+    if alone:
+        check_guarded(settings, redis)
+        return
+    with pytest.raises(StartupError, match="make an API key first"):
+        check_guarded(settings, redis)
+    check_guarded(Settings(host=host, allow_anonymous=True), redis)
+    KeyStore(redis).create()
+    check_guarded(settings, redis)

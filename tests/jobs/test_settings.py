@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.settings import Settings
+from jobs.settings import Settings, split_origins
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +28,16 @@ def test_redis_may_be_named_without_the_prefix(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_field_may_be_given_in_code() -> None:
     assert Settings(redis_url="unix:///tmp/x", port=0).redis_url == "unix:///tmp/x"
+
+
+@pytest.mark.parametrize("origins", ["", "*", "https://a.example", "https://a.example, http://localhost:3000"])
+def test_origins_are_a_list_with_commas(origins: str) -> None:
+    assert ", ".join(split_origins(Settings(cors_origins=origins).cors_origins)) == origins
+
+
+@pytest.mark.parametrize(
+    "origins", ["a.example", "https://a.example/path", "https://a.example https://b.example", "null"]
+)
+def test_what_is_no_origin_is_refused(origins: str) -> None:
+    with pytest.raises(ValueError, match="is no origin; write it as https://host"):
+        Settings(cors_origins=origins)

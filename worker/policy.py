@@ -54,7 +54,7 @@ class Policy:
     max_rows: int = 8
     margin: float = 0.05
     ageing: float = 0.1
-    expected: float = 2
+    expected: float = 3
 
     def __post_init__(self) -> None:
         if self.max_rows < 1 or self.margin < 0 or self.ageing <= 0 or self.expected < 0:

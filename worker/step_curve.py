@@ -7,12 +7,12 @@ room it hardly grows. Only measuring tells.
 from collections import deque
 from statistics import median
 
-WINDOW = (
-    9  # the last times of a row count, whose median counts: outliers do nothing, and a lasting change is soon learnt
-)
-STALE_AFTER = (
-    32  # observations without a row count, after which its own times no longer tell how fast the machine is now
-)
+# Of a row count, the median of its last times counts: outliers do nothing, and a lasting change is soon learnt.
+WINDOW = 9
+# With fewer times than this, a row count is not looked at: one slow pass must not keep a good batch from being tried.
+TRUSTED_AFTER = 3
+# After so many observations without a row count, its own times no longer tell how fast the machine is now.
+STALE_AFTER = 32
 UNMEASURED_SECONDS = 1.0
 
 
@@ -40,7 +40,7 @@ class StepCurve:
         self._last_seen[rows] = self._num_observed
         if before is not None:
             self._carry_along(rows, median(times) / before)
-        self._knots = _rising([(count, median(self._recent[count])) for count in sorted(self._recent)])
+        self._knots = _rising([(count, median(self._recent[count])) for count in self._trusted()])
 
     def seconds(self, rows: int) -> float:
         """Seconds of a pass of `rows` rows, never less than one of fewer rows.
@@ -68,6 +68,11 @@ class StepCurve:
         throughputs = [rows / self.seconds(rows) for rows in range(1, limit + 1)]
         enough = max(throughputs) / (1 + margin)
         return next(rows for rows, throughput in enumerate(throughputs, start=1) if throughput >= enough)
+
+    def _trusted(self) -> list[int]:
+        """Row counts that were observed often enough; all of them as long as none was."""
+        counts = sorted(self._recent)
+        return [count for count in counts if len(self._recent[count]) >= TRUSTED_AFTER] or counts
 
     def _carry_along(self, rows: int, factor: float) -> None:
         """Let row counts that were not run lately follow the nearest one that is.

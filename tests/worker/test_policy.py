@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.policy import Candidate, Policy
-from worker.step_curve import StepCurve
+from worker.step_curve import TRUSTED_AFTER, StepCurve
 
 ROW_COUNTS = (1, 2, 4, 8)
 
@@ -18,7 +18,8 @@ def curve_through(fixed: float, per_row: float) -> StepCurve:
     """t(rows) = fixed + per_row * rows seconds."""
     curve = StepCurve()
     for rows in ROW_COUNTS:
-        curve.observe(rows, fixed + per_row * rows)
+        for _ in range(TRUSTED_AFTER):
+            curve.observe(rows, fixed + per_row * rows)
     return curve
 
 

@@ -52,6 +52,15 @@ def test_an_outlier_does_nothing() -> None:
     assert curve.seconds(2) == 2.0
 
 
+def test_one_slow_pass_does_not_keep_a_batch_from_being_tried_again() -> None:
+    curve = measured({1: 1.0})
+    curve.observe(8, 100.0)
+    assert curve.best_rows(limit=8, margin=0.05) == 8
+    curve.observe(8, 1.5)
+    curve.observe(8, 1.5)
+    assert curve.seconds(8) == 1.5
+
+
 def test_a_lasting_change_is_learnt_and_carries_the_rest_of_the_curve_along() -> None:
     curve = measured({1: 1.0, 2: 1.5, 4: 2.0, 8: 4.0})
     for _ in range(STALE_AFTER + WINDOW):

@@ -1,0 +1,212 @@
+"""Who runs next: one request at a time, static batches and the engine's policy, on the same traffic in one run.
+
+    python -m benchmarks.serving [--model demo-class] [--frames 4] [--quick]
+
+Requests come at random (Poisson) at 30 to 95 % of what the device does one at a time, in equal lengths and in mixed
+ones. Most of it is simulated, with `worker/policy.py` itself, and two curves t(rows) of the seconds of a pass: the one
+that is measured here with a real model, and one like a GPU's. How good the simulation is, a run of the real engine
+tells, in wall-clock time and at 80 %. Results go to `benchmarks/results/serving.json` and `serving.png`.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.chart import Panel, save_chart
+from benchmarks.clocks import Clock, WallClock, WorkClock
+from benchmarks.line import Served
+from benchmarks.machine import describe_machine
+from benchmarks.real_engine import RealEngine
+from benchmarks.rivals import OneAtATime, StaticBatches
+from benchmarks.simulator import simulate
+from benchmarks.summary import Result, print_results, summarize
+from benchmarks.traffic import MIXES, Arrival, poisson_traffic
+from worker.engine import EngineSettings
+from worker.policy import Policy
+from worker.resident import load_models
+from worker.step_curve import StepCurve
+
+LOADS = (0.3, 0.7, 0.8, 0.95)
+REAL_LOAD = 0.8
+ONE_AT_A_TIME, OURS = "one at a time", "ours"
+POLICIES: dict[str, Callable[[], Policy]] = {
+    ONE_AT_A_TIME: OneAtATime,
+    "static batches": StaticBatches,
+    OURS: Policy,
+}
+CLOCKS: dict[str, type[Clock]] = {"wall": WallClock, "work": WorkClock}
+Runs = dict[str, list[Served]]  # by policy
+MAX_SEATS = EngineSettings().max_seats
+MAX_ROWS = Policy().max_rows
+PASSES, ROUNDS = 6, 3  # of each row count, to measure t(rows); the rounds even out what else the machine does
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A curve, with requests of so many rows each: 2 with guidance, else 1."""
+
+    name: str
+    curve: StepCurve
+    rows: int
+
+    @property
+    def step_seconds(self) -> float:
+        """Of a request that has the device to itself."""
+        return self.curve.seconds(self.rows)
+
+
+MakeEngine = Callable[[Policy], RealEngine]
+
+
+def measure_curve(make_engine: MakeEngine) -> StepCurve:
+    """t(rows) of the real engine, its own work included."""
+    curve = StepCurve()
+    for _ in range(ROUNDS):
+        for rows in tqdm(range(1, MAX_ROWS + 1), desc="t(rows)"):
+            guided = [Arrival(f"{number}", 0.0, PASSES, rows=2) for number in range(rows // 2)]
+            unguided = [Arrival("last", 0.0, PASSES, rows=1)] * (rows % 2)
+            engine = make_engine(StaticBatches())
+            list(engine.serve(guided + unguided))
+            curve.observe(rows, engine.median_seconds(rows))
+    return curve
+
+
+def gpu_like_curve() -> StepCurve:
+    """8 + 17 b milliseconds for b rows."""
+    curve = StepCurve()
+    for rows in range(1, MAX_ROWS + 1):
+        curve.observe(rows, 0.008 + 0.017 * rows)
+    return curve
+
+
+def compare(case: Case, mix: str, load: float, num_requests: int, num_traces: int) -> Iterator[Result]:
+    """Each policy on the same traces, simulated."""
+    traces = [
+        poisson_traffic(mix, load, num_requests, case.rows, case.step_seconds, seed) for seed in range(num_traces)
+    ]
+    runs = {
+        name: [list(simulate(trace, policy(), case.curve.seconds, case.curve, MAX_SEATS)) for trace in traces]
+        for name, policy in POLICIES.items()
+    }
+    for name, served in runs.items():
+        yield summarize(case.name, mix, load, name, served, runs[ONE_AT_A_TIME])
+
+
+@dataclass(frozen=True)
+class Check:
+    """A run of the real engine, and the same traffic simulated with the mean times that its passes took."""
+
+    real: Result
+    simulated: Result
+    simulated_to_real: float
+    passes_by_rows: dict[int, int]
+
+
+def check(case: Case, make_engine: MakeEngine, mix: str, num_requests: int) -> list[Check]:
+    """Each policy with the real engine, one after the other."""
+    traffic = poisson_traffic(mix, REAL_LOAD, num_requests, case.rows, case.step_seconds, seed=0)
+    engines = {name: make_engine(policy()) for name, policy in POLICIES.items()}
+    real = {
+        name: list(tqdm(engine.serve(traffic), f"{mix}, {name}", len(traffic), unit="request"))
+        for name, engine in engines.items()
+    }
+    simulated = {
+        name: list(simulate(traffic, policy(), engines[name].seconds_like(case.curve), case.curve, MAX_SEATS))
+        for name, policy in POLICIES.items()
+    }
+    return [_pair(mix, name, real, simulated, engines[name].num_passes) for name in POLICIES]
+
+
+def _pair(mix: str, name: str, real: Runs, simulated: Runs, passes_by_rows: dict[int, int]) -> Check:
+    was = summarize("real engine", mix, REAL_LOAD, name, [real[name]], [real[ONE_AT_A_TIME]])
+    told = summarize("simulated", mix, REAL_LOAD, name, [simulated[name]], [simulated[ONE_AT_A_TIME]])
+    return Check(was, told, round(told.mean_seconds / was.mean_seconds, 3), passes_by_rows)
+
+
+def draw(results: Sequence[Result], cases: Sequence[Case], path: Path) -> None:
+    """Mean latency by load, in the seconds of a mean request that has the device to itself."""
+    panels = []
+    for case in cases:
+        for mix in MIXES:
+            mean_steps = sum(steps * share for steps, share in MIXES[mix].items())
+            lines = {
+                policy: [
+                    (result.load, result.mean_seconds / (mean_steps * case.step_seconds))
+                    for result in results
+                    if (result.case, result.mix, result.policy) == (case.name, mix, policy)
+                ]
+                for policy in POLICIES
+            }
+            panels.append(Panel(f"{case.name}: {mix} lengths", lines))
+    save_chart(panels, columns=len(MIXES), y_label="mean latency / time alone", path=path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--model", default="demo-class")
+    parser.add_argument("--frames", type=int, default=4, help="of a video; fewer make steps shorter")
+    parser.add_argument("--requests", type=int, default=1000, help="of a simulated trace")
+    parser.add_argument("--traces", type=int, default=3, help="for each load")
+    parser.add_argument("--real-requests", type=int, default=60, help="of a run of the real engine, 0 for none")
+    parser.add_argument("--threads", type=int, default=None, help="default: one for each core")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="work: on a busy machine, with --threads 1")
+    parser.add_argument("--quick", action="store_true", help="a short form, to see that it runs")
+    parser.add_argument("--output", type=Path, default=RESULTS / "serving.json")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.requests, options.traces, options.real_requests = 40, 1, 4
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+
+    machine = describe_machine("cpu")
+    models = load_models(options.checkpoints, torch.device("cpu"), torch.float32)
+    clock = CLOCKS[options.clock]
+
+    def make_engine(policy: Policy) -> RealEngine:
+        return RealEngine(models, options.model, options.frames, policy, MAX_SEATS, clock)
+
+    measured = measure_curve(make_engine)
+    cases = [
+        Case("measured, guided", measured, rows=2),
+        Case("GPU-like", gpu_like_curve(), rows=1),
+        Case("GPU-like, guided", gpu_like_curve(), rows=2),
+    ]
+    results: list[Result] = []
+    settings = [(case, mix, load) for case in cases for mix in MIXES for load in LOADS]
+    for case, mix, load in tqdm(settings, desc="simulated", unit="case"):
+        results += compare(case, mix, load, options.requests, options.traces)
+    checks: list[Check] = []
+    for mix in MIXES if options.real_requests else ():
+        checks += check(cases[0], make_engine, mix, options.real_requests)
+
+    print_results(results)
+    print_results([result for pair in checks for result in (pair.real, pair.simulated)])
+    draw(results, cases, options.output.with_suffix(".png"))
+    options.output.write_text(
+        json.dumps(
+            {
+                "machine": machine,
+                "model": options.model,
+                "frames": options.frames,
+                "clock": options.clock,
+                "seats": MAX_SEATS,
+                "max_rows": MAX_ROWS,
+                "seconds_by_rows": {rows: round(measured.seconds(rows), 5) for rows in range(1, MAX_ROWS + 1)},
+                "results": [asdict(result) for result in results],
+                "real_engine": [asdict(pair) for pair in checks],
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,9 @@
 #   make test               the tests             (ARGS="-k video" chooses among them)
 #   make browser            Debian's Chromium, which the tests of the page drive, where there is none
 #   make check              linter, types, direction of imports
+#   make docker-build       the images of docker-compose.yml, with Docker
+#   make docker-test        start that stack under another name, test it, remove it
+#   make chaos              the same, with containers killed, frozen, cut off and restarted under load
 #   make clean              remove what was made here, the environment and all caches; data/ and build/ stay
 
 PORT ?=
@@ -34,6 +37,15 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docker-build:
+	docker compose build setup worker
+
+docker-test: $(STAMP)
+	$(BIN)/python -m pytest docker/test/test_stack.py $(ARGS)
+
+chaos: $(STAMP)
+	$(BIN)/python -m pytest docker/test/test_chaos.py -s $(ARGS)
 
 clean:
 	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -128,15 +128,28 @@ def worker(
     redis_url: RedisUrl = None,
     burst: Annotated[bool, typer.Option("--burst", help="End when the queues are empty.")] = False,
     name: Annotated[str | None, typer.Option("--name", help="Unlike that of any other worker.")] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            "--devices", help="One process for each: all (the GPUs), 0,1 (some of them), cpu*2.", metavar="LIST"
+        ),
+    ] = None,
 ) -> None:
-    """Start one worker, which owns one device; it needs a Redis server (REDIS_URL).
+    """Start one worker, which owns one device, or one for each of several; it needs a Redis server (REDIS_URL).
 
-    SIGTERM or Ctrl-C: the video at hand goes back to the queue, and the worker ends with status 0.
+    SIGTERM or Ctrl-C: the videos at hand go back to the queue, and the worker ends with status 0.
     """
     with _errors_in_one_line():
         settings = _settings(checkpoints=checkpoints, data_dir=data_dir, device=device, redis_url=redis_url)
         _log("worker", settings)
         _require_redis(settings, "a worker")
+        if devices is not None:
+            if device is not None or burst or name is not None:
+                raise typer.BadParameter("it goes with none of --device, --burst, --name", param_hint="--devices")
+            from cli.devices import run_devices
+
+            run_devices(settings, devices)
+            return
         from worker.main import run_worker
 
         run_worker(settings, burst=burst, name=name)
@@ -313,6 +326,23 @@ def config(json: Json = False) -> None:
 
         show = as_json if json else as_table
         typer.echo(show(read_settings(Settings, {}), read_settings(ClientSettings, {})))
+
+
+@app.command(epilog=_EPILOG)
+def health(
+    process: Annotated[Literal["server", "worker"], typer.Argument(help="Which of the two to ask about.")],
+    redis_url: RedisUrl = None,
+) -> None:
+    """Ask whether the server or the worker of this machine is well: status 0, or 2 and why not. For health checks."""
+    with _errors_in_one_line():
+        from cli.health import check_server, check_worker
+
+        settings = _settings(redis_url=redis_url)
+        if process == "server":
+            check_server(settings)
+        else:
+            _require_redis(settings, "a worker")
+            check_worker(settings)
 
 
 def _settings(**given: Any) -> "Settings":

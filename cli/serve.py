@@ -3,11 +3,8 @@
 import http.client
 import json
 import logging
-import secrets
 import socket
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from redis.exceptions import RedisError
@@ -15,13 +12,12 @@ from redis.exceptions import RedisError
 from cli.embedded_redis import EmbeddedRedis
 from cli.listening import check_guarded, listen, url_of
 from cli.supervisor import Program, Supervisor
+from cli.worker_child import FRAMEDIT, environment_of, recover, worker_program
 from jobs.cards import ModelCard, announce
 from jobs.connection import connect
 from jobs.settings import Settings
-from jobs.store import VideoStore
 from worker.errors import StartupError
 from worker.folders import find_checkpoints
-from worker.maintenance import Maintenance
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +35,7 @@ def serve(settings: Settings) -> None:
             return
         settings = settings.model_copy(update={"redis_url": database.start()})
         # The lock on the data folder says that the worker of an earlier run is gone: nobody need wait for its lease.
-        _recover(settings, _WORKER_PREFIX)
+        recover(settings, _WORKER_PREFIX)
         _run(settings, listener, cards, lambda: _keep_alive(database))
     finally:
         listener.close()
@@ -49,41 +45,19 @@ def serve(settings: Settings) -> None:
 
 def _run(settings: Settings, listener: socket.socket, cards: Iterable[ModelCard], alive: Callable[[], None]) -> None:
     _make_known(settings, cards)
-    env = _environment(settings)
-    worker_name = ""
-
-    def worker_command() -> Sequence[str]:
-        nonlocal worker_name
-        worker_name = f"{_WORKER_PREFIX}{secrets.token_hex(6)}"
-        return [*_FRAMEDIT, "worker", "--name", worker_name]
-
     listener.set_inheritable(True)
     programs = [
-        Program("worker", worker_command, env, on_death=lambda: _recover(settings, worker_name)),
+        worker_program("worker", _WORKER_PREFIX, settings, {}),
         Program(
             "server",
-            lambda: [*_FRAMEDIT, "server", "--fd", str(listener.fileno())],
-            env,
+            lambda: [*FRAMEDIT, "server", "--fd", str(listener.fileno())],
+            environment_of(settings),
             pass_fds=[listener.fileno()],
         ),
     ]
     url = url_of(listener)
     Supervisor(programs, alive).run(on_started=lambda: _announce_when_up(url, list(cards), settings))
     logger.info("stopped")
-
-
-_FRAMEDIT = (sys.executable, "-m", "cli.main")
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """The settings for the child processes: what was given as an option reaches them as a variable."""
-    values = settings.model_dump(mode="json", exclude_none=True)
-    paths = {
-        name: str(value.resolve())
-        for name in ("data_dir", "artifacts", "checkpoints")
-        if isinstance(value := getattr(settings, name), Path)
-    }
-    return {f"FRAMEDIT_{name.upper()}": str(value) for name, value in (values | paths).items()}
 
 
 def _make_known(settings: Settings, cards: Iterable[ModelCard]) -> None:
@@ -105,16 +79,6 @@ def _public(url: str) -> str:
     """Without the parts that may hold a password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-
-
-def _recover(settings: Settings, worker_name: str) -> None:
-    assert settings.redis_url is not None
-    try:
-        with connect(settings.redis_url, settings.redis_timeout_seconds) as redis:
-            store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
-            Maintenance(redis, store, settings.max_attempts).recover_worker(worker_name)
-    except RedisError as error:
-        logger.warning("the lease of the dead worker stands until it ends by itself: %s", error)
 
 
 def _keep_alive(database: EmbeddedRedis) -> None:

@@ -41,6 +41,10 @@ class Program:
     on_death: Callable[[], None] = lambda: None
     pass_fds: Sequence[int] = ()
     stop_timeout_seconds: float = 30.0
+    deaths_before_taken_out: int | None = None
+    """So many deaths in a row, none after a time that it ran well, and it is taken out: the others go on without it.
+    None is a program without which nothing goes on, and which is started again for ever."""
+    deaths: int = field(default=0, init=False)
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     start_at: float = 0.0
@@ -69,7 +73,7 @@ class Supervisor:
                 announced = False
                 while not self._stop_signals:
                     announced = announced or on_started()
-                    for program in self.programs:
+                    for program in list(self.programs):
                         self._watch(program)
                     self.alive()
                     time.sleep(_POLL_SECONDS)
@@ -89,16 +93,29 @@ class Supervisor:
         if status is None:
             return
         program.process = None
-        if status == CANNOT_START:
-            raise ChildFailedError(f"the {program.name} cannot run (see above)")
         if time.monotonic() - program.started_at > _WELL_AFTER_SECONDS:
             program.backoff_seconds = _FIRST_BACKOFF_SECONDS
+            program.deaths = 0
+        program.deaths += 1
+        if status == CANNOT_START or program.deaths == program.deaths_before_taken_out:
+            program.on_death()
+            self._take_out(program, status)
+            return
         logger.warning(
             "the %s %s; starting it again in %.1f s", program.name, describe_exit(status), program.backoff_seconds
         )
         program.on_death()
         program.start_at = time.monotonic() + program.backoff_seconds
         program.backoff_seconds = min(2 * program.backoff_seconds, _LONGEST_BACKOFF_SECONDS)
+
+    def _take_out(self, program: Program, status: int) -> None:
+        """Go on without a program that cannot run; raises `ChildFailedError` when that is not to be."""
+        if program.deaths_before_taken_out is None:
+            raise ChildFailedError(f"the {program.name} cannot run (see above)")
+        logger.error("the %s %s and is taken out: nothing starts it again", program.name, describe_exit(status))
+        self.programs.remove(program)
+        if not self.programs:
+            raise ChildFailedError(f"the {program.name} was the last one, and cannot run (see above)")
 
     def _stop_all(self) -> None:
         """Ask all at once, wait for each; a second signal from the user kills instead."""

@@ -1,4 +1,7 @@
-"""The settings in force: options before the environment, the environment before `.env`, `.env` before the defaults."""
+"""The settings in force: options before the environment, the environment before `.env`, `.env` before the defaults.
+
+A variable `<NAME>_FILE` in the environment names a file that holds the value of `<NAME>`.
+"""
 
 import difflib
 import os
@@ -15,11 +18,12 @@ from pydantic_settings import BaseSettings
 from jobs.errors import FrameditError
 from jobs.settings import ClientSettings, Settings
 
-Source = Literal["option", "environment", ".env", "default"]
+Source = Literal["option", "environment", "file", ".env", "default"]
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
 ENV_FILE = Path(".env")
 PREFIX = "FRAMEDIT_"
+FILE_SUFFIX = "_FILE"
 
 
 class InvalidSettingError(FrameditError, ValueError):
@@ -49,6 +53,7 @@ def read_settings(
         found: Iterable[tuple[Source, Any]] = (
             ("option", options.get(field)),
             *(("environment", os.environ.get(name)) for name in variables(kind, field)),
+            *(("file", _content(os.environ, name)) for name in variables(kind, field)),
             *((".env", file.get(name)) for name in variables(kind, field)),
         )
         sources[field], value = next((pair for pair in found if pair[1] not in (None, "")), ("default", None))
@@ -59,6 +64,18 @@ def read_settings(
     except ValidationError as error:
         faults = (_explain(kind, fault, sources) for fault in error.errors())
         raise InvalidSettingError("; ".join(faults)) from None
+
+
+def _content(environment: Mapping[str, str], name: str) -> str | None:
+    """What the file holds that the variable `<name>_FILE` names: a secret that no list of processes shows."""
+    path = environment.get(name + FILE_SUFFIX)
+    if not path:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise InvalidSettingError(f"{name}{FILE_SUFFIX} is {path!r}, which cannot be read: {reason}") from None
 
 
 def variables(kind: type[BaseSettings], field: str) -> list[str]:
@@ -106,7 +123,7 @@ def _refuse_unknown(names: Iterable[str], where: str) -> None:
         name for kind in (Settings, ClientSettings) for field in kind.model_fields for name in variables(kind, field)
     }
     for name in names:
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name.removesuffix(FILE_SUFFIX) not in known:
             close = difflib.get_close_matches(name.removeprefix(PREFIX), [n.removeprefix(PREFIX) for n in known], n=1)
             hint = f"did you mean {PREFIX}{close[0]}?" if close else "`framedit config` lists those there are"
             raise InvalidSettingError(f"there is no setting {name} ({where}); {hint}")

@@ -88,3 +88,31 @@ def test_started_is_asked_until_it_says_so() -> None:
 def test_ends_are_told_in_words() -> None:
     assert describe_exit(1) == "ended with status 1"
     assert describe_exit(-9) == "was killed by SIGKILL"
+
+
+def test_a_program_that_keeps_dying_is_taken_out_and_the_others_go_on(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    deaths: list[None] = []
+    dying = program("worker on cuda:1", f"open({str(starts)!r}, 'a').write('x\\n'); raise SystemExit(1)")
+    dying.deaths_before_taken_out, dying.on_death = 2, lambda: deaths.append(None)
+    hopeless = program("worker on cuda:2", "raise SystemExit(2)")
+    hopeless.deaths_before_taken_out = 2
+    healthy = program("worker on cuda:0", "import time; time.sleep(60)")
+    supervisor = Supervisor([hopeless, dying, healthy])
+
+    def stop_when_alone() -> None:
+        if supervisor.programs == [healthy]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    supervisor.alive = stop_when_alone
+    supervisor.run(on_started=lambda: True)
+    assert len(starts.read_text().splitlines()) == len(deaths) == 2
+    assert healthy.process is not None
+    assert healthy.process.poll() == -signal.SIGTERM
+
+
+def test_without_a_last_one_it_ends() -> None:
+    hopeless = program("worker on cuda:0", "raise SystemExit(2)")
+    hopeless.deaths_before_taken_out = 3
+    with pytest.raises(ChildFailedError, match="was the last one"):
+        Supervisor([hopeless]).run(on_started=lambda: True)

@@ -59,3 +59,24 @@ def test_secrets_are_not_shown() -> None:
     assert shown(ClientSettings, "api_key", "fd_123") == "(hidden)"
     assert secrets_of(settings) == {"p%40ssword", "p@ssword"}
     assert secrets_of(ClientSettings(api_key="fd_123")) == {"fd_123"}
+
+
+def test_a_secret_can_be_in_a_file(env_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "redis_url"
+    secret.write_text("redis://:secret@db\n")
+    monkeypatch.setenv("FRAMEDIT_REDIS_URL_FILE", str(secret))
+    monkeypatch.setenv("FRAMEDIT_REDIS_URL", "")
+    found = read_settings(Settings, {}, env_file)
+    assert (found.settings.redis_url, found.sources["redis_url"]) == ("redis://:secret@db", "file")
+    monkeypatch.setenv("FRAMEDIT_REDIS_URL", "redis://nearer")
+    assert read_settings(Settings, {}, env_file).settings.redis_url == "redis://nearer"
+
+
+def test_a_secret_whose_file_cannot_be_read_is_named(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRAMEDIT_REDIS_URL_FILE", "/nowhere/redis_url")
+    with pytest.raises(InvalidSettingError, match=r"FRAMEDIT_REDIS_URL_FILE is '/nowhere/redis_url'.*No such file"):
+        read_settings(Settings, {}, env_file)
+    monkeypatch.delenv("FRAMEDIT_REDIS_URL_FILE")
+    monkeypatch.setenv("FRAMEDIT_REDIS_LRU_FILE", "x")
+    with pytest.raises(InvalidSettingError, match="no setting FRAMEDIT_REDIS_LRU_FILE"):
+        read_settings(Settings, {}, env_file)

@@ -1,0 +1,73 @@
+"""`framedit worker --devices`: one worker process for each device of this machine, kept alive."""
+
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+
+from cli.supervisor import Program, Supervisor
+from cli.worker_child import worker_program
+from jobs.settings import Settings
+from worker.errors import StartupError
+
+logger = logging.getLogger(__name__)
+
+# A device that loses its worker so often in a row, each time within a minute, is broken rather than unlucky.
+_DEATHS_BEFORE_TAKEN_OUT = 5
+
+
+def run_devices(settings: Settings, devices: str) -> None:
+    """Run until SIGTERM or SIGINT. Raises `StartupError` for devices that are not there, and `ChildFailedError` once
+    the last of them has been taken out."""
+    names = parse_devices(devices)
+    cpu_threads = max(1, (os.cpu_count() or 1) // max(1, names.count("cpu")))
+    programs = [_program(settings, index, name, cpu_threads) for index, name in enumerate(names)]
+    logger.info("one worker for each of: %s", ", ".join(names))
+    Supervisor(programs).run(on_started=lambda: True)
+    logger.info("stopped")
+
+
+def parse_devices(devices: str) -> list[str]:
+    """`all` is every CUDA device, or the CPU where there is none; `0,1` some CUDA devices; `cpu*2` the CPU twice.
+
+    Raises `StartupError` for anything else.
+    """
+    if devices == "all":
+        return [f"cuda:{index}" for index in range(_count_cuda_devices())] or ["cpu"]
+    names: list[str] = []
+    for part in devices.split(","):
+        cpu = re.fullmatch(r"cpu(?:\*([1-9]\d{0,2}))?", part.strip())
+        cuda = re.fullmatch(r"(?:cuda:)?(\d{1,3})", part.strip())
+        if cpu:
+            names += ["cpu"] * int(cpu[1] or 1)
+        elif cuda:
+            names.append(f"cuda:{cuda[1]}")
+        else:
+            raise StartupError(f"devices is {devices!r}; allowed are all, numbers of GPUs (0,1) and cpu*N")
+    doubles = {name for name in names if name != "cpu" and names.count(name) > 1}
+    if doubles:
+        raise StartupError(
+            f"devices is {devices!r}: a GPU has one worker, and {', '.join(sorted(doubles))} is there twice"
+        )
+    return names
+
+
+def _program(settings: Settings, index: int, device: str, cpu_threads: int) -> Program:
+    env = {"FRAMEDIT_DEVICE": device}
+    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        env["OMP_NUM_THREADS"] = str(cpu_threads)
+    prefix = f"{socket.gethostname()}-{index}-{device.replace(':', '')}-"
+    program = worker_program(f"worker on {device} ({index})", prefix, settings, env)
+    program.deaths_before_taken_out = _DEATHS_BEFORE_TAKEN_OUT
+    return program
+
+
+def _count_cuda_devices() -> int:
+    """In a process of its own: torch would cost this one, which does nothing but wait, hundreds of megabytes."""
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        raise StartupError(f"PyTorch cannot be asked for its devices: {answer.stderr.strip().splitlines()[-1:]}")
+    return int(answer.stdout)

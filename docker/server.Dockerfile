@@ -1,0 +1,38 @@
+# The API: no torch, no compiler, no package manager of its own. Build from the repository's root:
+#   docker build -f docker/server.Dockerfile -t framedit-server .
+ARG BASE_IMAGE=python:3.11-slim
+
+FROM ${BASE_IMAGE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+RUN python3 -m venv /build/tools && python3 -m venv --without-pip /opt/framedit
+# What the project needs comes before the project: a change of its source leaves these layers as they are.
+COPY constraints.txt ./
+RUN ["/build/tools/bin/pip", "install", "hatchling", "-c", "constraints.txt"]
+COPY docker/requirements.py pyproject.toml ./
+RUN /build/tools/bin/python requirements.py pyproject.toml s3 tracing > requirements.txt \
+    && /build/tools/bin/pip --python /opt/framedit/bin/python install -r requirements.txt -c constraints.txt
+COPY . /build/source
+RUN /build/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /build/wheel /build/source \
+    && /build/tools/bin/pip --python /opt/framedit/bin/python install --no-deps --no-index /build/wheel/*.whl
+
+FROM ${BASE_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="framedit-server" \
+      org.opencontainers.image.description="The HTTP API of the FrameDiT video server" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /opt/framedit /opt/framedit
+# These folders belong to the user, so that new volumes mounted on them do too.
+RUN ["install", "-d", "-o", "10001", "-g", "10001", "/data", "/data/artifacts", "/secrets"]
+ENV PATH=/opt/framedit/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    FRAMEDIT_DATA_DIR=/data FRAMEDIT_HOST=0.0.0.0 FRAMEDIT_PORT=8000
+USER 10001:10001
+WORKDIR /data
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=8s --start-period=20s --retries=3 CMD ["/opt/framedit/bin/framedit", "health", "server"]
+ENTRYPOINT ["/opt/framedit/bin/framedit"]
+CMD ["server"]

@@ -1,0 +1,44 @@
+"""Write what Redis and its clients need to know of its password into a folder: `redis_secrets.py FOLDER`.
+
+The password is REDIS_PASSWORD; without it, the one that is there already, or a new one.
+"""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+_CONFIGURATION = """\
+requirepass "{password}"
+# For the health check of the container, which knows no password: may ask whether Redis answers, and nothing else.
+user health on nopass resetkeys resetchannels -@all +ping
+bind * -::*
+dir /data
+# Every answered write is on the disk: what the API has accepted outlives a power cut.
+appendonly yes
+appendfsync always
+save ""
+maxmemory-policy noeviction
+"""
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    kept = folder / "redis_password"
+    password = os.environ.get("REDIS_PASSWORD") or (kept.read_text() if kept.exists() else secrets.token_urlsafe(32))
+    if '"' in password or "\\" in password or not password.isprintable():
+        sys.exit("REDIS_PASSWORD: quotes, backslashes and control characters are not allowed in it")
+    for name, content in {
+        "redis_password": password,
+        "redis_url": f"redis://:{quote(password, safe='')}@redis:6379/0",
+        "redis.conf": _CONFIGURATION.format(password=password),
+    }.items():
+        # Readable by every user of the containers that mount the folder, which are those that need it.
+        path = folder / name
+        path.touch(mode=0o644)
+        path.write_text(content)
+
+
+if __name__ == "__main__":
+    main()

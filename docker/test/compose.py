@@ -1,0 +1,92 @@
+"""The stack of docker-compose.yml as a project of its own, driven by `docker compose`."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+REPOSITORY = Path(__file__).parents[2]
+VIDEO = {"model": "demo-class", "class_label": "star-left", "seed": 7}
+
+
+def run(*command: str, env: dict[str, str] | None = None, check: bool = True) -> str:
+    """What a command prints; when it fails, its errors are in the exception."""
+    done = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **(env or {})}, capture_output=True, text=True)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(command)}: status {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_seconds: float = 300.0) -> Any:
+    """The first true value of `condition`."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.2)
+    raise AssertionError(f"waited {timeout_seconds:.0f} s in vain: {what}")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One project of Compose, its API on `port` of this machine."""
+
+    project: str
+    port: int
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        env = {"API_PORT": str(self.port)}
+        return run("docker", "compose", "-p", self.project, *arguments, env=env, check=check)
+
+    def up(self, *arguments: str) -> None:
+        """Start it, and wait until all of it is healthy; the images must be there."""
+        self.compose("up", "-d", "--no-build", *arguments)
+        for service in ("redis", "api", "worker"):
+            wait_for(lambda s=service: self.is_healthy(s), f"{service}; {self.compose('logs', service)}", 600)
+
+    def down(self) -> None:
+        """Leave nothing behind: containers, networks, volumes."""
+        self.compose("--profile", "*", "down", "-v", "--remove-orphans", "-t", "5")
+
+    def containers(self, service: str = "") -> list[dict[str, Any]]:
+        """What Docker knows of the containers, of one service or of all."""
+        names = self.compose("ps", "-a", "-q", *([service] if service else [])).split()
+        found: list[dict[str, Any]] = json.loads(run("docker", "inspect", *names)) if names else []
+        return found
+
+    def is_healthy(self, service: str) -> bool:
+        found = self.containers(service)
+        return bool(found) and all(c["State"].get("Health", {}).get("Status") == "healthy" for c in found)
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
+
+    def post(self, **fields: Any) -> str:
+        """The id of a video that has been accepted."""
+        with self.client() as http:
+            answer = http.post("/v1/videos", json=VIDEO | fields)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    def get(self, video_id: str) -> dict[str, Any]:
+        """The video as it is; {} while the API does not answer."""
+        try:
+            with self.client() as http:
+                answer = http.get(f"/v1/videos/{video_id}")
+        except httpx.TransportError:
+            return {}
+        assert answer.status_code in (200, 503), answer.text
+        return dict(answer.json()) if answer.status_code == 200 else {}
+
+    def wait_until_ended(self, video_id: str, timeout_seconds: float = 600.0) -> dict[str, Any]:
+        def ended() -> dict[str, Any] | None:
+            video = self.get(video_id)
+            return video if video.get("status") in ("completed", "failed") else None
+
+        return dict(wait_for(ended, f"the end of {video_id}: {self.get(video_id)}", timeout_seconds))

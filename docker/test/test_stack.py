@@ -1,0 +1,92 @@
+"""The stack as `docker compose up` starts it, looked at from outside."""
+
+import json
+import os
+
+import pytest
+
+from .compose import Stack, run
+
+MEGABYTE = 1 << 20
+
+
+def test_it_makes_a_video(stack: Stack) -> None:
+    video = stack.wait_until_ended(stack.post())
+    assert video["status"] == "completed", video
+    with stack.client() as http:
+        content = http.get(f"/v1/videos/{video['id']}/content")
+    assert content.headers["content-type"] == "video/mp4"
+    assert content.content[4:8] == b"ftyp"
+
+
+def test_containers_can_do_no_more_than_they_must(stack: Stack) -> None:
+    containers = {c["Config"]["Labels"]["com.docker.compose.service"]: c for c in stack.containers()}
+    assert set(containers) == {"setup", "redis", "api", "worker"}
+    for name, container in containers.items():
+        host = container["HostConfig"]
+        assert container["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert not host["CapAdd"], name
+        assert not host["Privileged"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert host["Memory"] > 0, name
+
+
+def test_nothing_but_the_api_is_published_and_that_on_this_machine_alone(stack: Stack) -> None:
+    published = {
+        (c["Config"]["Labels"]["com.docker.compose.service"], binding["HostIp"])
+        for c in stack.containers()
+        for bindings in (c["HostConfig"]["PortBindings"] or {}).values()
+        for binding in bindings or ()
+    }
+    assert published == {("api", "127.0.0.1")}
+
+
+def test_redis_is_on_the_inner_network_alone_and_asks_for_a_password(stack: Stack) -> None:
+    [redis] = stack.containers("redis")
+    assert list(redis["NetworkSettings"]["Networks"]) == [f"{stack.project}_inside"]
+    [network] = json.loads(run("docker", "network", "inspect", f"{stack.project}_inside"))
+    assert network["Internal"]
+    assert "NOAUTH" in stack.compose("exec", "-T", "redis", "redis-cli", "keys", "*")
+    health = ["redis-cli", "--user", "health", "--pass", "x", "--no-auth-warning"]
+    assert "PONG" in stack.compose("exec", "-T", "redis", *health, "ping")
+    assert "NOPERM" in stack.compose("exec", "-T", "redis", *health, "get", "x")
+
+
+def test_the_password_is_drawn_and_is_in_no_settings_and_no_log(stack: Stack) -> None:
+    ask = ["/opt/framedit/bin/python", "-c", "print(open('/secrets/redis_password').read())"]
+    password = stack.compose("exec", "-T", "api", *ask).strip()
+    assert len(password) > 30
+    assert password not in json.dumps(stack.containers())
+    assert password not in stack.compose("logs", "--no-color")
+
+
+def test_the_servers_image_is_small_and_holds_no_torch() -> None:
+    base = os.environ.get("BASE_IMAGE", "python:3.11-slim")
+    size, base_size = (
+        int(run("docker", "image", "inspect", "-f", "{{.Size}}", name)) for name in ("framedit-server", base)
+    )
+    assert size - base_size < 250 * MEGABYTE
+    code = "import importlib.util as u; assert not any(map(u.find_spec, ('torch', 'pip', 'numpy')))"
+    run("docker", "run", "--rm", "--entrypoint", "/opt/framedit/bin/python", "framedit-server", "-c", code)
+
+
+@pytest.mark.parametrize("image", ["framedit-server:latest", "framedit-worker:latest-cpu"])
+def test_images_say_what_they_are_and_need_no_shell(image: str) -> None:
+    config = json.loads(run("docker", "image", "inspect", image))[0]["Config"]
+    assert config["User"] == "10001:10001"
+    assert config["Entrypoint"] == ["/opt/framedit/bin/framedit"]
+    assert config["Healthcheck"]["Test"][0] == "CMD"
+    assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert config["Labels"]["org.opencontainers.image.version"]
+
+
+def test_what_is_stopped_ends_in_order_and_its_video_is_made_after_all(stack: Stack) -> None:
+    video_id = stack.post(num_inference_steps=200)
+    stack.compose("stop", "worker", "api")
+    for service in ("worker", "api"):
+        [container] = stack.containers(service)
+        assert container["State"]["ExitCode"] == 0, stack.compose("logs", service)
+    stack.up()
+    assert stack.wait_until_ended(video_id)["status"] == "completed"

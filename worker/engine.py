@@ -52,7 +52,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Denoised:
-    """The last step is done. `seconds` went by from the first one."""
+    """The last step is done. `seconds` went by from the first one that was done here."""
 
     request_id: str
     latents: Tensor  # (1, T, C, H, W) float32
@@ -101,6 +101,7 @@ class Engine:
         self._last_group: dict[str, Group] = {}
         self._launcher = Launcher(models, settings.deterministic, settings.memory_patience_seconds)
         self._under_way: deque[_Step] = deque()
+        self._done_before: list[Seat] = []  # admitted with all their steps done
 
     def warm_up(self, max_seconds: float) -> None:
         """Measure the models that are loaded: time by rows, and on CUDA the memory for them; so long for each model.
@@ -132,6 +133,8 @@ class Engine:
         seat = Seat.take(request_id, model, checkpoint, generation, snapshot)
         self._pace(seat.group, checkpoint)
         self._seats[request_id] = seat
+        if seat.done:
+            self._done_before.append(seat)
 
     def evict(self, request_id: str) -> bool:
         """Let a request go, whatever it has come to; the others go on. Whether it was here."""
@@ -143,7 +146,8 @@ class Engine:
         On CUDA the device gets the next step before the last one is done, so that it never waits for the host; what is
         told is then one step behind.
         """
-        events: list[Event] = []
+        events = [event for seat in self._done_before for event in self._arrive(seat, seat.step, is_finite=True)]
+        self._done_before.clear()
         while self._takes_more() and (seats := self._choose()):
             events += self._launch(seats)
         return events + self._land(self._under_way.popleft()) if self._under_way else events
@@ -212,8 +216,7 @@ class Engine:
         events: list[Event] = []
         for flight in step.launch.flights:
             for seat, number, is_finite in zip(flight.seats, flight.steps, flight.land(), strict=True):
-                if self._seats.get(seat.request_id) is seat:  # it may have been evicted meanwhile
-                    events += self._arrive(seat, number, is_finite)
+                events += self._arrive(seat, number, is_finite)
             self._on_pass(step.group.model, flight.rows, flight.seconds)
         if step.is_whole:
             flights = step.launch.flights
@@ -222,6 +225,8 @@ class Engine:
         return events
 
     def _arrive(self, seat: Seat, step: int, is_finite: bool) -> list[Event]:
+        if self._seats.get(seat.request_id) is not seat:
+            return []  # it was evicted meanwhile
         seat.starved_since = None
         generation = seat.generation
         if not is_finite:
@@ -230,8 +235,8 @@ class Engine:
         events: list[Event] = [Progress(seat.request_id, step, seat.steps)]
         if step == seat.steps:
             del self._seats[seat.request_id]
-            assert seat.started_at is not None
-            events.append(Denoised(seat.request_id, seat.latents, perf_counter() - seat.started_at))
+            now = perf_counter()
+            events.append(Denoised(seat.request_id, seat.latents, now - (seat.started_at or now)))
         return events
 
     def _fail(self, seat: Seat, error: Exception) -> Failed:

@@ -31,7 +31,7 @@ class Snapshot:
 
     def restored(self, table: SamplerTable, like: Tensor) -> Tensor:
         """The state, shaped as `like` (1, 4, T, C, H, W). Raises ValueError where it is of another request."""
-        fits = self.steps == table.num_steps and 0 <= self.step < self.steps
+        fits = self.steps == table.num_steps and 0 <= self.step <= self.steps
         if not fits or self.kept != _read_from(table, self.step) or self.states.shape[1:] != like.shape[2:]:
             raise ValueError(
                 f"got a snapshot at step {self.step} of {self.steps} with states of shape {tuple(self.states.shape)}: "

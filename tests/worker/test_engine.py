@@ -240,6 +240,39 @@ def test_a_snapshot_is_small_and_enough(sampler: str) -> None:
     assert torch.equal(latents_of(run_out(second))["a"], alone(MODELS["class"], generation))
 
 
+def test_a_snapshot_after_the_last_step_ends_at_once_elsewhere() -> None:
+    first, second = make_engine(), make_engine()
+    first._takes_more = lambda: len(first._under_way) < 2  # type: ignore[method-assign]
+    generation = make_generation(num_inference_steps=2)
+    first.admit("a", "class", generation)
+    assert first.step() == [Progress("a", 1, 2)]
+    second.admit("a", "class", generation, first.snapshot("a"))
+    progress, denoised = second.step()
+    assert progress == Progress("a", 2, 2)
+    assert isinstance(denoised, Denoised)
+    assert torch.equal(denoised.latents, alone(MODELS["class"], generation))
+    assert second.free_seats() == 16
+
+
+def test_noise_that_was_drawn_for_a_step_that_failed_is_drawn_again_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    generation = make_generation(sampler="ddpm_spaced")
+    first, second = make_engine(deterministic=True), make_engine(deterministic=True)
+    first.admit("a", "class", generation)
+    first.step()
+
+    def refuse(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.lineup.update", refuse)
+        assert first.step() == []
+    second.admit("a", "class", generation, first.snapshot("a"))
+    expected = alone(MODELS["class"], generation)
+    assert torch.equal(latents_of(run_out(second))["a"], expected)
+    first._seats["a"].waits_until = 0.0
+    assert torch.equal(latents_of(run_out(first))["a"], expected)
+
+
 def test_a_snapshot_of_another_request_is_refused() -> None:
     engine = make_engine()
     engine.admit("a", "class", make_generation())

@@ -50,6 +50,7 @@ class VideoDecoder:
     def save(self, folder: Path, dtype: torch.dtype) -> None:
         """Write the VAE as `load` reads it, its weights in `dtype`. They are narrowed in place."""
         nn.Module.to(self.vae, dtype)  # diffusers' own `to` warns of every change of dtype
+        self.vae.register_to_config(_name_or_path="")  # otherwise the folder that it was read from
         self.vae.save_pretrained(folder, safe_serialization=True)
 
     @property

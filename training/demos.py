@@ -46,12 +46,12 @@ def _config(conditioning: Conditioning, depth: int, width: int, heads: int) -> T
 DEMOS = {
     "text": Demo(
         name="demo-text",
-        description="A coloured shape that moves, spins, grows or shrinks. A small FrameDiT-H, early in its training.",
+        description="A coloured shape that moves, spins, grows, shrinks or stays. A small FrameDiT-H.",
         config=_config(Conditioning.TEXT, depth=6, width=256, heads=8),
         motions=MOTIONS,
-        sampler="ddpm",
-        num_inference_steps=50,
-        guidance_scale=4.0,
+        sampler="dpmpp_2m",
+        num_inference_steps=20,
+        guidance_scale=3.0,
         examples=(
             "a red circle moving right on a black background",
             "a yellow circle growing on a brown background",
@@ -62,11 +62,11 @@ DEMOS = {
     ),
     "class": Demo(
         name="demo-class",
-        description="A shape that moves left, right, up or down, by class. A small FrameDiT-H, early in its training.",
+        description="A shape that moves left, right, up or down, by class. A small FrameDiT-H.",
         config=_config(Conditioning.CLASS, depth=6, width=256, heads=8),
         motions=DIRECTIONS,
-        sampler="ddpm",
-        num_inference_steps=50,
+        sampler="dpmpp_2m",
+        num_inference_steps=20,
         guidance_scale=3.0,
     ),
 }

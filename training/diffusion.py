@@ -22,7 +22,19 @@ from training.loop import LoopSettings, pick_device, train
 from training.losses import diffusion_losses, terms_of
 
 WORDINGS = 3
-EMA_DECAY = 0.998
+EMA_DECAY = 0.999
+
+
+class Float32Linear(nn.Linear):
+    """A linear map that stays in float32 under autocast.
+
+    At the noisiest timesteps the noise is nearly the latent itself, and what it says of the clean latent lies in their
+    difference: bfloat16 would round that away on the way in and out.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
 
 
 class Averaged(nn.Module):
@@ -30,6 +42,8 @@ class Averaged(nn.Module):
 
     def __init__(self, model: Transformer) -> None:
         super().__init__()
+        for end in (model.patch_embedding, model.output):
+            end.__class__ = Float32Linear
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(False)
 
@@ -87,11 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--text", type=Path, default=Path("build/training/text"))
     parser.add_argument("--out", type=Path, default=None, help="default: build/training/demo-DEMO")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=18_000)
+    parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--start-from", type=Path, default=None, help="weights to begin with (a model.safetensors)")
-    parser.add_argument("--compile", action="store_true", help="compile the model (worth its minute on a GPU)")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=None, help="compile the model (default: on a GPU)"
+    )
     options = parser.parse_args(arguments)
     device, demo = pick_device(options.device), DEMOS[options.demo]
     out = options.out or Path("build/training") / demo.name
@@ -110,9 +126,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         initialize(model)
     averaged = Averaged(model).to(device)
     print(f"{demo.name}: {count_parameters(model):,} parameters, {len(dataset):,} videos, on {device}")
-    warmup = min(500, options.steps // 20)
-    settings = LoopSettings(out, options.steps, options.learning_rate, warmup, save_every=200, log_every=20)
-    forward: Forward = torch.compile(model) if options.compile else model
+    settings = LoopSettings(
+        out,
+        options.steps,
+        options.learning_rate,
+        warmup_steps=min(300, options.steps // 20),
+        squared_gradient_decay=0.99,
+        save_every=200,
+        log_every=20,
+    )
+    compiled = device.type == "cuda" if options.compile is None else options.compile
+    forward: Forward = torch.compile(model) if compiled else model
     train_diffusion(averaged, forward, dataset, condition_of, settings, options.batch)
     weights = {name: tensor.half().cpu().contiguous() for name, tensor in averaged.average.state_dict().items()}
     save_file(weights, out / "model.safetensors")

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--vae", type=Path, default=Path("build/training/vae/vae"))
     parser.add_argument("--out", type=Path, default=Path("build/training/latents.safetensors"))
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--videos", type=int, default=20_000)
+    parser.add_argument("--videos", type=int, default=140_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--directions-only", action="store_true", help="only scenes that move, as demo-class needs")

@@ -24,6 +24,7 @@ class LoopSettings:
     learning_rate: float
     warmup_steps: int = 100
     weight_decay: float = 0.01
+    squared_gradient_decay: float = 0.999
     max_gradient_norm: float = 1.0
     save_every: int = 500
     log_every: int = 20
@@ -35,7 +36,12 @@ def train(settings: LoopSettings, module: nn.Module, loss_of_step: LossOfStep) -
     `loss_of_step(step)` returns named scalars; the one called "loss" is minimised, all are logged.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        module.parameters(),
+        lr=settings.learning_rate,
+        betas=(0.9, settings.squared_gradient_decay),
+        weight_decay=settings.weight_decay,
+    )
     first = _resume(settings, module, optimizer)
     progress = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc=settings.out.name)
     for step in progress:

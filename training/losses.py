@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.sampling.schedule import NoiseSchedule
 
-MAX_WEIGHT = 200.0
+MAX_WEIGHT = 5000.0
 
 
 @dataclass(frozen=True)

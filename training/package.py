@@ -35,6 +35,7 @@ def make_card(demo: Demo) -> ModelCard:
         max_frames=demo.config.num_frames,
         height=PIXELS,
         width=PIXELS,
+        tokens_per_frame=demo.config.tokens_per_frame,
         fps=FPS,
         num_inference_steps=demo.num_inference_steps,
         guidance_scale=demo.guidance_scale,

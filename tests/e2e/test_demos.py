@@ -1,7 +1,7 @@
 """The two demo checkpoints through the whole system, from a POST to what is to be seen in the decoded MP4.
 
 How often colour, shape and direction are right is measured by `python -m training.evaluate` (its table is in
-training/README.md); these are fixed seeds at which they are.
+training/README.md); these are a few fixed seeds.
 """
 
 import sys
@@ -27,7 +27,17 @@ REQUESTS: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"model": "demo-text", "prompt": "a yellow circle growing on a brown background", "seed": 1},
         {"color": "yellow", "shape": "circle", "motion": "growing", "background": "brown"},
     ),
+    (
+        {"model": "demo-text", "prompt": "purple star that slides to the left, on black", "seed": 2},
+        {"color": "purple", "shape": "star", "motion": "moving left", "background": "black"},
+    ),
+    (
+        {"model": "demo-text", "prompt": "a large white triangle moving up on a navy background", "seed": 3},
+        {"color": "white", "shape": "triangle", "motion": "moving up", "background": "navy", "size": "large"},
+    ),
     ({"model": "demo-class", "class_label": "square-left", "seed": 4}, {"shape": "square", "motion": "moving left"}),
+    ({"model": "demo-class", "class_label": "circle-up", "seed": 5}, {"shape": "circle", "motion": "moving up"}),
+    ({"model": "demo-class", "class_label": "star-down", "seed": 6}, {"shape": "star", "motion": "moving down"}),
 ]
 
 

@@ -3,7 +3,7 @@
 #   docker build -f docker/worker.Dockerfile -t framedit-worker:cuda --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130 .
 ARG BASE_IMAGE=python:3.11-slim
 
-FROM ${BASE_IMAGE} AS build
+FROM ${BASE_IMAGE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python3 -m venv /build/tools && python3 -m venv --without-pip /opt/framedit
@@ -16,9 +16,12 @@ RUN ["/build/tools/bin/pip", "install", "hatchling", "-c", "constraints.txt"]
 COPY docker/requirements.py pyproject.toml ./
 RUN /build/tools/bin/python requirements.py pyproject.toml worker s3 tracing > requirements.txt \
     && /build/tools/bin/pip --python /opt/framedit/bin/python install -r requirements.txt -c constraints.txt
+
+FROM dependencies AS project
 COPY . /build/source
 RUN /build/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /build/wheel /build/source \
-    && /build/tools/bin/pip --python /opt/framedit/bin/python install --no-deps --no-index /build/wheel/*.whl
+    && /build/tools/bin/pip --python /opt/framedit/bin/python install --no-deps --no-index \
+        --prefix /build/project /build/wheel/*.whl
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0
@@ -28,7 +31,9 @@ LABEL org.opencontainers.image.title="framedit-worker" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=build /opt/framedit /opt/framedit
+# Two layers, the project over what it needs: a new version is a small download.
+COPY --from=dependencies /opt/framedit /opt/framedit
+COPY --from=project /build/project /opt/framedit
 COPY checkpoints /checkpoints
 # These folders belong to the user, so that new volumes mounted on them do too.
 RUN ["install", "-d", "-o", "10001", "-g", "10001", "/data", "/data/artifacts"]

@@ -4,15 +4,16 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 REPOSITORY = Path(__file__).parents[2]
-VIDEO = {"model": "demo-class", "class_label": "star-left", "seed": 7}
+# Few steps: what is drawn does not matter here.
+VIDEO = {"model": "demo-class", "class_label": "star-left", "seed": 7, "num_inference_steps": 4}
 
 
 def run(*command: str, env: dict[str, str] | None = None, check: bool = True) -> str:
@@ -39,9 +40,10 @@ class Stack:
 
     project: str
     port: int
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def compose(self, *arguments: str, check: bool = True) -> str:
-        env = {"API_PORT": str(self.port)}
+        env = {"API_PORT": str(self.port), **self.env}
         return run("docker", "compose", "-p", self.project, *arguments, env=env, check=check)
 
     def up(self, *arguments: str) -> None:

@@ -83,7 +83,7 @@ def test_images_say_what_they_are_and_need_no_shell(image: str) -> None:
 
 
 def test_what_is_stopped_ends_in_order_and_its_video_is_made_after_all(stack: Stack) -> None:
-    video_id = stack.post(num_inference_steps=200)
+    video_id = stack.post(num_inference_steps=30)
     stack.compose("stop", "worker", "api")
     for service in ("worker", "api"):
         [container] = stack.containers(service)

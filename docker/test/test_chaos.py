@@ -1,0 +1,135 @@
+"""Faults under load: every video that was accepted is completed, and once.
+
+The model is tiny, with random weights, so that what is tested is what happens to the jobs.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_checkpoint import make_tiny_checkpoint
+
+from .compose import Stack, run, wait_for
+
+TINY = {"model": "tiny", "class_label": "left", "num_inference_steps": 250}
+IN_FLIGHT = 8
+ARTIFACT_MEGABYTES = 4
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """With two workers, and a volume of artifacts that is small enough to be filled."""
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    make_tiny_checkpoint(checkpoints / "tiny")
+    for folder in (checkpoints.parent, checkpoints, *checkpoints.rglob("*")):
+        folder.chmod(0o755)
+    port = int(os.environ.get("TEST_PORT", "18000")) + 1
+    override = Path(__file__).with_name("chaos.yml")
+    stack = Stack(
+        "framedit-chaos",
+        port,
+        {
+            "CHECKPOINTS": str(checkpoints),
+            "CPU_WORKERS": "2",
+            "COMPOSE_FILE": f"docker-compose.yml:{override}",
+            "ARTIFACTS_SIZE": f"{ARTIFACT_MEGABYTES}m",
+        },
+    )
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.down()
+
+
+def names(stack: Stack, service: str) -> list[str]:
+    return [container["Name"].lstrip("/") for container in stack.containers(service)]
+
+
+def kill(service: str) -> Callable[[Stack], None]:
+    """As the kernel would when memory is short: Docker starts it again by itself."""
+
+    def fault(stack: Stack) -> None:
+        for name in names(stack, service)[:1]:
+            pid = run("docker", "inspect", "-f", "{{.State.Pid}}", name).strip()
+            run("kill", "-9", pid)
+
+    return fault
+
+
+def freeze(service: str, seconds: float) -> Callable[[Stack], None]:
+    def fault(stack: Stack) -> None:
+        [name, *_] = names(stack, service)
+        run("docker", "pause", name)
+        time.sleep(seconds)
+        run("docker", "unpause", name)
+
+    return fault
+
+
+def cut_off(seconds: float) -> Callable[[Stack], None]:
+    """A worker that reaches nothing for longer than its lease lasts."""
+
+    def fault(stack: Stack) -> None:
+        [name, *_] = names(stack, "worker")
+        networks = [f"{stack.project}_inside", f"{stack.project}_outside"]
+        for network in networks:
+            run("docker", "network", "disconnect", network, name)
+        time.sleep(seconds)
+        for network in networks:
+            run("docker", "network", "connect", network, name)
+
+    return fault
+
+
+def fill_the_disk(stack: Stack) -> None:
+    """The volume is full until there is something to be stored, and for a while then."""
+    fill = "import os; f = open('/data/artifacts/filler', 'wb')\ntry:\n    while True: f.write(bytes(4096)); f.flush()\nexcept OSError: pass"
+    [name, *_] = names(stack, "worker")
+    python = "/opt/framedit/bin/python"
+    run("docker", "exec", name, python, "-c", fill)
+    wait_for(lambda: "trying again" in stack.compose("logs", "worker"), "a worker that finds the disk full")
+    run("docker", "exec", name, python, "-c", "import os; os.remove('/data/artifacts/filler')")
+
+
+def restart_all_in_turn(stack: Stack) -> None:
+    for name in (*names(stack, "worker"), *names(stack, "api"), *names(stack, "redis")):
+        run("docker", "restart", "-t", "60", name)
+
+
+FAULTS: dict[str, Callable[[Stack], None]] = {
+    "kill -9 of a worker": kill("worker"),
+    "kill -9 of the API": kill("api"),
+    "kill -9 of Redis": kill("redis"),
+    "Redis frozen for 15 s": freeze("redis", 15),
+    "a worker frozen for 40 s": freeze("worker", 40),
+    "a worker cut off for 60 s": cut_off(60),
+    "the disk of the artifacts full": fill_the_disk,
+    "all restarted in turn": restart_all_in_turn,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_accepted_video_is_completed_once(stack: Stack, fault: str) -> None:
+    started_at = time.monotonic()
+    video_ids = [stack.post(**TINY, seed=seed) for seed in range(IN_FLIGHT)]
+    wait_for(lambda: any(stack.get(video_id).get("status") == "in_progress" for video_id in video_ids), "a start")
+    FAULTS[fault](stack)
+    ended = [stack.wait_until_ended(video_id) for video_id in video_ids]
+    assert [video["status"] for video in ended] == ["completed"] * IN_FLIGHT, ended
+    log = stack.compose("logs", "--no-color", "worker")
+    completions = [sum(1 for line in log.splitlines() if f"{video_id}: completed" in line) for video_id in video_ids]
+    # A worker that is killed between the record and its log line has completed a video and not said so.
+    assert max(completions) <= 1, log
+    with stack.client() as http:
+        for video_id in video_ids:
+            content = http.get(f"/v1/videos/{video_id}/content")
+            assert content.headers["etag"] == f'"{hashlib.sha256(content.content).hexdigest()}"'
+    for service in ("redis", "api", "worker"):
+        wait_for(lambda s=service: stack.is_healthy(s), f"{service} to be well again")
+    starts = sum(1 for line in log.splitlines() for video_id in video_ids if f"{video_id}: started" in line)
+    print(f"\n| {fault} | {IN_FLIGHT} of {IN_FLIGHT} | {starts - IN_FLIGHT} | {time.monotonic() - started_at:.0f} s |")

@@ -86,12 +86,19 @@ def cut_off(seconds: float) -> Callable[[Stack], None]:
     return fault
 
 
+FILL = """
+with open("/data/artifacts/filler", "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)) == 4096: pass
+    except OSError: pass
+"""
+
+
 def fill_the_disk(stack: Stack) -> None:
     """The volume is full until there is something to be stored, and for a while then."""
-    fill = "import os; f = open('/data/artifacts/filler', 'wb')\ntry:\n    while True: f.write(bytes(4096)); f.flush()\nexcept OSError: pass"
     [name, *_] = names(stack, "worker")
     python = "/opt/framedit/bin/python"
-    run("docker", "exec", name, python, "-c", fill)
+    run("docker", "exec", name, python, "-c", FILL)
     wait_for(lambda: "trying again" in stack.compose("logs", "worker"), "a worker that finds the disk full")
     run("docker", "exec", name, python, "-c", "import os; os.remove('/data/artifacts/filler')")
 

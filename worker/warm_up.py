@@ -15,9 +15,12 @@ from models.config import Conditioning
 from worker.flight import Moment
 from worker.memory import RowLimit, is_out_of_memory
 from worker.pace import Pace
+from worker.step_curve import TRUSTED_AFTER
 
 logger = logging.getLogger(__name__)
 
+# Of each size; `Pace` leaves out the first.
+_PASSES = 1 + TRUSTED_AFTER
 # What passes may take of the free memory: measured sizes leave out what other shapes and lengths of text need more.
 _SHARE_OF_MEMORY = 0.9
 
@@ -31,9 +34,8 @@ def warm_up(checkpoint: Checkpoint, pace: Pace, max_rows: int, max_seconds: floa
     give_up_at = monotonic() + max_seconds
     rows, seconds = 1, 0.0
     try:
-        # Twice as many rows take at most about twice as long, and the first pass of a size longer than the second.
-        while rows <= max_rows and monotonic() + 4 * seconds <= give_up_at:
-            for _ in range(2):
+        while rows <= max_rows and monotonic() + 2 * _PASSES * seconds <= give_up_at:  # twice the rows, twice as long
+            for _ in range(_PASSES):
                 parts = [2] * (rows // 2) if deterministic and rows > 2 else [rows]
                 seconds = sum(_pass(checkpoint, part) for part in parts)
                 pace.observe(rows, seconds)

@@ -1,6 +1,7 @@
 """Who runs next: one request at a time, static batches and the engine's policy, on the same traffic in one run.
 
-    python -m benchmarks.serving [--model demo-class] [--frames 4] [--quick]
+    python -m benchmarks.serving [--model demo-class] [--quick]
+    python -m benchmarks.serving --threads 1 --clock work         on a machine that is busy with something else
 
 Requests come at random (Poisson) at 30 to 95 % of what the device does one at a time, in equal lengths and in mixed
 ones. Most of it is simulated, with `worker/policy.py` itself, and two curves t(rows) of the seconds of a pass: the one
@@ -12,6 +13,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,7 +45,7 @@ CLOCKS: dict[str, type[Clock]] = {"wall": WallClock, "work": WorkClock}
 Runs = dict[str, list[Served]]  # by policy
 MAX_SEATS = EngineSettings().max_seats
 MAX_ROWS = Policy().max_rows
-PASSES, ROUNDS = 6, 3  # of each row count, to measure t(rows); the rounds even out what else the machine does
+PASSES, ROUNDS = 5, 3  # of each row count, to measure t(rows); the rounds even out what else the machine does
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -147,14 +149,29 @@ def draw(results: Sequence[Result], cases: Sequence[Case], path: Path) -> None:
     save_chart(panels, columns=len(MIXES), y_label="mean latency / time alone", path=path)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def simulate_all(cases: Sequence[Case], num_requests: int, num_traces: int) -> list[Result]:
+    """Every case, mix and load."""
+    settings = tqdm([(case, mix, load) for case in cases for mix in MIXES for load in LOADS], "simulated", unit="case")
+    return [result for case, mix, load in settings for result in compare(case, mix, load, num_requests, num_traces)]
+
+
+def check_all(make_engine: MakeEngine, num_requests: int) -> list[Check]:
+    """Both mixes with the real engine; none for no requests."""
+    if not num_requests:
+        return []
+    case = Case("real engine", measure_curve(make_engine), rows=2)
+    return [pair for mix in MIXES for pair in check(case, make_engine, mix, num_requests)]
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--model", default="demo-class")
-    parser.add_argument("--frames", type=int, default=4, help="of a video; fewer make steps shorter")
+    parser.add_argument("--frames", type=int, default=16, help="of a video, for the measured t(rows)")
     parser.add_argument("--requests", type=int, default=1000, help="of a simulated trace")
     parser.add_argument("--traces", type=int, default=3, help="for each load")
     parser.add_argument("--real-requests", type=int, default=60, help="of a run of the real engine, 0 for none")
+    parser.add_argument("--real-frames", type=int, default=4, help="of a video there; fewer make steps shorter")
     parser.add_argument("--threads", type=int, default=None, help="default: one for each core")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="work: on a busy machine, with --threads 1")
     parser.add_argument("--quick", action="store_true", help="a short form, to see that it runs")
@@ -162,50 +179,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.quick:
         options.requests, options.traces, options.real_requests = 40, 1, 4
+        options.frames = options.real_frames = 1
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-
-    machine = describe_machine("cpu")
+    machine = describe_machine("cpu") | {"clock": options.clock}
     models = load_models(options.checkpoints, torch.device("cpu"), torch.float32)
-    clock = CLOCKS[options.clock]
 
-    def make_engine(policy: Policy) -> RealEngine:
-        return RealEngine(models, options.model, options.frames, policy, MAX_SEATS, clock)
+    def make_engine(policy: Policy, num_frames: int) -> RealEngine:
+        return RealEngine(models, options.model, num_frames, policy, MAX_SEATS, CLOCKS[options.clock])
 
-    measured = measure_curve(make_engine)
+    measured = measure_curve(partial(make_engine, num_frames=options.frames))
     cases = [
         Case("measured, guided", measured, rows=2),
         Case("GPU-like", gpu_like_curve(), rows=1),
         Case("GPU-like, guided", gpu_like_curve(), rows=2),
     ]
-    results: list[Result] = []
-    settings = [(case, mix, load) for case in cases for mix in MIXES for load in LOADS]
-    for case, mix, load in tqdm(settings, desc="simulated", unit="case"):
-        results += compare(case, mix, load, options.requests, options.traces)
-    checks: list[Check] = []
-    for mix in MIXES if options.real_requests else ():
-        checks += check(cases[0], make_engine, mix, options.real_requests)
+    results = simulate_all(cases, options.requests, options.traces)
+    checks = check_all(partial(make_engine, num_frames=options.real_frames), options.real_requests)
 
-    print_results(results)
-    print_results([result for pair in checks for result in (pair.real, pair.simulated)])
+    print_results(results + [result for pair in checks for result in (pair.real, pair.simulated)])
     draw(results, cases, options.output.with_suffix(".png"))
-    options.output.write_text(
-        json.dumps(
-            {
-                "machine": machine,
-                "model": options.model,
-                "frames": options.frames,
-                "clock": options.clock,
-                "seats": MAX_SEATS,
-                "max_rows": MAX_ROWS,
-                "seconds_by_rows": {rows: round(measured.seconds(rows), 5) for rows in range(1, MAX_ROWS + 1)},
-                "results": [asdict(result) for result in results],
-                "real_engine": [asdict(pair) for pair in checks],
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    document = {
+        "machine": machine,
+        "model": options.model,
+        "frames": options.frames,
+        "real_frames": options.real_frames,
+        "seats": MAX_SEATS,
+        "max_rows": MAX_ROWS,
+        "seconds_by_rows": [round(measured.seconds(rows), 5) for rows in range(1, MAX_ROWS + 1)],
+        "results": [asdict(result) for result in results],
+        "real_engine": [asdict(pair) for pair in checks],
+    }
+    options.output.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Finished files: `<location>/<video id>/<kind>.<ending>`, in a folder that all processes share or in an S3 bucket."""
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 _ENDINGS: dict[ArtifactKind, str] = {"video": "mp4", "thumbnail": "webp", "spritesheet": "jpg"}
 KINDS = tuple(_ENDINGS)
+# No video has such an id. It tells which database the files belong to.
+_MARK = ".framedit/database"
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 10.0
 
@@ -127,6 +130,25 @@ class ArtifactStore:
         """
         with _named("cannot list the artifact store"):
             yield from filter(is_video_id, self._place.folders())
+
+    def mark(self) -> str | None:
+        """What `set_mark` has left here, None when nothing.
+
+        :raises ArtifactStoreError: when the store does not answer.
+        """
+        try:
+            with _named("cannot read the artifact store's mark"), self._place.open(_MARK) as file:
+                return file.read(100).decode()
+        except ArtifactFileMissingError:
+            return None
+
+    def set_mark(self, mark: str) -> None:
+        """:raises ArtifactStoreError: when it cannot be stored."""
+        with tempfile.TemporaryDirectory(prefix="framedit-") as folder:
+            source = Path(folder) / "mark"
+            source.write_text(mark, encoding="utf-8")
+            with _named("cannot mark the artifact store"):
+                self._place.write(_MARK, source)
 
     def check_writable(self) -> None:
         """:raises ArtifactStoreError: when a file could not be stored now."""

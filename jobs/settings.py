@@ -82,7 +82,9 @@ class Settings(BaseSettings):
         default=None, gt=0, description="A video that would wait longer is refused; without it, none is."
     )
     video_ttl_seconds: int | None = Field(
-        default=None, ge=1, description="How long a finished video can be downloaded; without it, until deleted."
+        default=None,
+        ge=1,
+        description="How long a video is kept after its end, record and files; without it, until deleted.",
     )
     redis_timeout_seconds: float = Field(default=5.0, gt=0, description="The longest wait for one answer of Redis.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="How much is logged.")

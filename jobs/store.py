@@ -37,6 +37,8 @@ _EXPIRING_KEY = "framedit:videos:expiring"
 # How long an expired video is still known to have been there: its content answers 410, and then 404.
 GONE_SECONDS = 24 * 3600
 
+_IDS_AT_ONCE = 1000
+
 
 @dataclass(frozen=True)
 class Page:
@@ -282,6 +284,19 @@ class VideoStore:
         # The mark first: were it last, a crash between would make an expired video one that never was.
         self._redis.set(_gone_key(record.id), record.owner or "", ex=GONE_SECONDS)
         return bool(self._delete_script(keys=_all_keys(record), args=_arguments(record)))
+
+    def states(self) -> dict[str, Status]:
+        """The state of every video there is."""
+        ids = [raw.decode() for raw in cast(Sequence[bytes], self._redis.zrange(_ALL_KEY, 0, -1))]
+        states: dict[str, Status] = {}
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            some = ids[start : start + _IDS_AT_ONCE]
+            with self._redis.pipeline(transaction=False) as pipe:
+                for video_id in some:
+                    pipe.hget(record_key(video_id), "status")
+                found = zip(some, pipe.execute(), strict=True)
+            states |= {video_id: json.loads(raw) for video_id, raw in found if raw is not None}
+        return states
 
     def is_gone(self, video_id: str, owner: str | None = None) -> bool:
         """Whether a video (of this owner, or of any) was buried not long ago."""

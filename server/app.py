@@ -8,11 +8,13 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.telemetry import TelemetryConfig
 
+from jobs.janitor import Janitor
 from jobs.settings import Settings, split_origins
 from jobs.tracing import Tracing, start_tracing
 from server import cors, errors
 from server.access import Access
 from server.body_limit import BodyLimit
+from server.cleaning import cleaning
 from server.dependencies import Services
 from server.publishing import publishing
 from server.routes import content, events, health, metrics, models, page, synchronous, videos
@@ -31,11 +33,12 @@ def create_app(settings: Settings) -> FastAPI:
     :raises TracingUnavailableError: when traces are wanted and the packages for them are not there.
     """
     services = Services.from_settings(settings)
+    janitor = Janitor(services.redis, services.store, services.artifacts)
     tracing = start_tracing(settings.otlp_endpoint, "framedit-server")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with publishing(services.publisher), sending_webhooks(services):
+        async with publishing(services.publisher), sending_webhooks(services), cleaning(janitor):
             yield
         await services.events.aclose()
         await services.batched.aclose()

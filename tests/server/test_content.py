@@ -1,4 +1,5 @@
 import os
+import time
 from collections.abc import Callable
 
 import httpx
@@ -111,6 +112,30 @@ def test_a_video_that_expired(http: httpx.Client, redis: Redis, url: str, video_
     answer = http.get(url)
     assert answer.status_code == 410
     assert http.get(f"/v1/videos/{video_id}").json()["expires_at"] == 1_700_000_000
+
+
+def test_an_expired_video_is_gone_for_a_while_and_then_was_never_there(
+    http: httpx.Client, redis: Redis, store: VideoStore, url: str, video_id: str
+) -> None:
+    store.bury(store.get(video_id))
+    answer = http.get(url)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "video_expired")
+    assert http.get(f"/v1/videos/{video_id}").status_code == 404
+    assert http.get("/v1/videos").json()["data"] == []
+    redis.delete(f"framedit:gone:{video_id}")  # a day has passed
+    assert http.get(url).status_code == 404
+
+
+def test_the_server_clears_away_what_has_expired(
+    http: httpx.Client, redis: Redis, settings: Settings, url: str, video_id: str
+) -> None:
+    redis.zadd("framedit:videos:expiring", {video_id: 1})
+    redis.delete("framedit:janitor:expire")
+    deadline = time.monotonic() + 60
+    while (settings.artifacts / video_id).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert http.get(f"/v1/videos/{video_id}").status_code == 404
+    assert not (settings.artifacts / video_id).exists()
 
 
 def test_a_video_whose_file_was_removed(http: httpx.Client, settings: Settings, url: str, video_id: str) -> None:

@@ -6,6 +6,7 @@
 #   make docker-build       the images of docker-compose.yml, with Docker
 #   make docker-test        start that stack under another name, test it, remove it
 #   make chaos              the same, with containers killed, frozen, cut off and restarted under load
+#   make audit              known weaknesses of the locked packages, as pip-audit's sources tell them
 #   make clean              remove what was made here, the environment and all caches; data/ and build/ stay
 
 PORT ?=
@@ -46,6 +47,11 @@ docker-test: $(STAMP)
 
 chaos: $(STAMP)
 	$(BIN)/python -m pytest docker/test/test_chaos.py -s $(ARGS)
+
+audit: $(STAMP)
+	$(BIN)/python -m venv build/audit
+	build/audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit
+	build/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

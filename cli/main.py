@@ -137,7 +137,7 @@ def worker(
 ) -> None:
     """Start one worker, which owns one device, or one for each of several; it needs a Redis server (REDIS_URL).
 
-    SIGTERM or Ctrl-C: the videos at hand go back to the queue, and the worker ends with status 0.
+    SIGTERM or Ctrl-C: it finishes what it can in FRAMEDIT_DRAIN_SECONDS and hands back the rest; a second one: at once.
     """
     with _errors_in_one_line():
         settings = _settings(checkpoints=checkpoints, data_dir=data_dir, device=device, redis_url=redis_url)

@@ -17,6 +17,8 @@ from worker.maintenance import Maintenance
 logger = logging.getLogger(__name__)
 
 FRAMEDIT = (sys.executable, "-m", "cli.main")
+# After its drain: the file that is being made, and telling Redis what became of the rest.
+_END_SECONDS = 20.0
 
 
 def worker_program(label: str, prefix: str, settings: Settings, env: Mapping[str, str]) -> Program:
@@ -29,7 +31,13 @@ def worker_program(label: str, prefix: str, settings: Settings, env: Mapping[str
         name = f"{prefix}{secrets.token_hex(6)}"
         return [*FRAMEDIT, "worker", "--name", name]
 
-    return Program(label, command, {**environment_of(settings), **env}, on_death=lambda: recover(settings, name))
+    return Program(
+        label,
+        command,
+        {**environment_of(settings), **env},
+        on_death=lambda: recover(settings, name),
+        stop_timeout_seconds=settings.drain_seconds + _END_SECONDS,
+    )
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

@@ -78,6 +78,12 @@ class Settings(BaseSettings):
     )
     worker_ttl_seconds: int = Field(default=30, ge=1, description="A worker silent for this long counts as away.")
     max_attempts: int = Field(default=3, ge=1, description="How often a video is started before it has failed.")
+    drain_seconds: float = Field(
+        default=10.0, ge=0, description="How long a worker that is asked to stop goes on with what it has at work."
+    )
+    step_timeout_seconds: float = Field(
+        default=300.0, gt=0, description="A denoising step, or loading a model, that takes longer hangs."
+    )
     max_wait_seconds: float | None = Field(
         default=None, gt=0, description="A video that would wait longer is refused; without it, none is."
     )

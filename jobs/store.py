@@ -41,6 +41,15 @@ _IDS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
+class StepsDone:
+    """How far a video is that a worker has. `step` is None where nothing is new; `preview` as in `progress`."""
+
+    record: VideoRecord
+    step: int | None
+    preview: str | None = None
+
+
+@dataclass(frozen=True)
 class Page:
     records: Sequence[VideoRecord]
     has_more: bool
@@ -170,9 +179,24 @@ class VideoStore:
 
         `preview` is a small picture of what it will be, as a data URL; it is told, and not kept in the record.
         """
-        # 100 is kept for a file that is durable.
-        fields = {"step": step, "steps": steps, "progress": min(99, 100 * step // max(1, steps))}
-        return self._change(video_id, ("in_progress",), fields, worker, preview)
+        return self._change(video_id, ("in_progress",), _progress(step, steps), worker, preview)
+
+    def report(self, reports: Sequence[StepsDone], worker: str) -> Sequence[bool]:
+        """`progress` of many videos at once; for each whether it is still wanted of this worker."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for report in reports:
+                record, step = report.record, report.step
+                if step is None:
+                    pipe.hmget(record_key(record.id), ["status", "worker"])
+                else:
+                    keys, args = _change_of(
+                        record, ("in_progress",), _progress(step, record.steps), worker, report.preview
+                    )
+                    self._change_script(keys=keys, args=args, client=pipe)
+            answers = pipe.execute()
+        mine = [b'"in_progress"', json.dumps(worker).encode()]
+        expected = [mine if report.step is None else mine[0] for report in reports]
+        return [answer == wanted for answer, wanted in zip(answers, expected, strict=True)]
 
     def complete(
         self,
@@ -319,23 +343,10 @@ class VideoStore:
         record = self.find(video_id)
         if record is None:
             return False
-        encoded = _encode(fields)
-        status: Status = fields.get("status", "in_progress")  # where it does not change
-        event = progress_data(record, fields, preview) if status == "in_progress" else {}
-        before = self._change_script(
-            keys=[*_keys(record), metrics.TOTALS_KEY, WEBHOOKS_KEY],
-            args=[
-                *_arguments(record),
-                "" if worker is None else json.dumps(worker),
-                json.dumps(sources),
-                EVENT_OF[status],
-                json.dumps(event),
-                json.dumps(_counted(record.request.model, fields)),
-                record.request.webhook_url or "" if status in ("completed", "failed") else "",
-                *(part for pair in encoded.items() for part in pair),
-            ],
-        )
-        return before is not None and before.decode() in {*map(json.dumps, sources), encoded.get("status")}
+        keys, args = _change_of(record, sources, fields, worker, preview)
+        before = self._change_script(keys=keys, args=args)
+        allowed = [*sources, *([fields["status"]] if "status" in fields else [])]
+        return before is not None and json.loads(before) in allowed
 
     def fetch(self, video_ids: Iterable[str]) -> Sequence[VideoRecord]:
         """The records of these videos, without those that are not there."""
@@ -343,6 +354,34 @@ class VideoStore:
             for video_id in video_ids:
                 pipe.hgetall(record_key(video_id))
             return [from_hash(raw) for raw in pipe.execute() if raw]
+
+
+def _progress(step: int, steps: int) -> dict[str, int]:
+    # 100 is kept for a file that is durable.
+    return {"step": step, "steps": steps, "progress": min(99, 100 * step // max(1, steps))}
+
+
+def _change_of(
+    record: VideoRecord,
+    sources: tuple[Status, ...],
+    fields: Mapping[str, Any],
+    worker: str | None,
+    preview: str | None,
+) -> tuple[list[str], list[str]]:
+    """Keys and arguments of the script that changes a record."""
+    status: Status = fields.get("status", "in_progress")  # where it does not change
+    event = progress_data(record, dict(fields), preview) if status == "in_progress" else {}
+    args = [
+        *_arguments(record),
+        "" if worker is None else json.dumps(worker),
+        json.dumps(sources),
+        EVENT_OF[status],
+        json.dumps(event),
+        json.dumps(_counted(record.request.model, fields)),
+        (record.request.webhook_url or "") if status in ("completed", "failed") else "",
+        *(part for pair in _encode(fields).items() for part in pair),
+    ]
+    return [*_keys(record), metrics.TOTALS_KEY, WEBHOOKS_KEY], args
 
 
 def owned_key(owner: str) -> str:
@@ -370,13 +409,13 @@ def _arguments(record: VideoRecord) -> list[str]:
     return [record.id, queue.name_of(record), str(record.cost)]
 
 
-def _counted(model: str, fields: dict[str, Any]) -> list[str]:
+def _counted(model: str, fields: Mapping[str, Any]) -> list[str]:
     if fields.get("status") not in ("completed", "failed"):
         return []
     return metrics.ended(model, fields["status"], (fields.get("error") or {}).get("code"))
 
 
-def _encode(fields: dict[str, Any]) -> dict[Any, str]:
+def _encode(fields: Mapping[str, Any]) -> dict[Any, str]:
     return {name: json.dumps(value) for name, value in fields.items()}
 
 

@@ -37,9 +37,3 @@ class NoLongerWantedError(FrameditError):
     """The video was cancelled, deleted, or given to another worker while it was being made."""
 
     code = "no_longer_wanted"
-
-
-class ShuttingDownError(FrameditError):
-    """This worker was asked to stop: the video goes back to the queue."""
-
-    code = "shutting_down"

@@ -3,9 +3,9 @@
 import logging
 import os
 import secrets
+import signal
 import socket
 import time
-from functools import partial
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -13,19 +13,28 @@ from redis.exceptions import RedisError
 from jobs.artifacts import ArtifactStore
 from jobs.cards import announce, withdraw
 from jobs.connection import connect
-from jobs.queue import TASK
 from jobs.settings import Settings
 from jobs.store import VideoStore
 from jobs.tracing import start_tracing
+from worker.claims import Claims
+from worker.desk import Desk, DeskSettings
 from worker.device import choose_device, choose_dtype
+from worker.engine import Engine, EngineSettings
 from worker.errors import StartupError
+from worker.finishing import Finisher
+from worker.loop import Loop
 from worker.maintenance import Maintenance
 from worker.metrics import Meter
+from worker.policy import Policy
+from worker.previews import Previews
 from worker.queue_worker import VideoWorker
 from worker.resident import ResidentModels, load_models
-from worker.tasks import Workplace, generate
+from worker.tasks import Workplace
 
 logger = logging.getLogger(__name__)
+
+# For each model, at most.
+_WARM_UP_SECONDS = 3.0
 
 
 def run_worker(settings: Settings, burst: bool = False, name: str | None = None) -> None:
@@ -42,20 +51,33 @@ def run_worker(settings: Settings, burst: bool = False, name: str | None = None)
     models = load_models(settings.checkpoints, device, dtype, settings.max_model_bytes)
     _wait_for(redis)
     meter = Meter(redis, device, start_tracing(settings.otlp_endpoint, "framedit-worker"))
-    worker = build_worker(settings, redis, models, name or _new_name(), meter)
+    name = name or _new_name()
+    worker = build_worker(settings, redis, models, name, meter, burst)
+    worker.warm_up(_WARM_UP_SECONDS)
     logger.info("ready: %s on %s", ", ".join(models), device)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, worker.desk.worker.request_stop)
     try:
-        worker.work(burst=burst)
+        worker.run()
     finally:
-        _sign_off(redis, models, worker.name, meter)
+        worker.desk.sign_off()
+        _sign_off(redis, models, name, meter)
         meter.close()
         redis.close()
 
 
-def build_worker(settings: Settings, redis: Redis, models: ResidentModels, name: str, meter: Meter) -> VideoWorker:
-    """A worker over loaded models, announced and with what its dead colleagues left brought back on its way."""
+def build_worker(
+    settings: Settings, redis: Redis, models: ResidentModels, name: str, meter: Meter, burst: bool = False
+) -> Loop:
+    """A worker over loaded models: announced, and with what its dead colleagues left brought back on its way."""
     store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
     maintenance = Maintenance(redis, store, settings.max_attempts)
+    engine = Engine(
+        models,
+        Policy(max_rows=settings.max_batch_rows),
+        EngineSettings(settings.max_batch_rows, settings.max_seats, settings.deterministic),
+        on_pass=meter.passed,
+    )
 
     def on_beat() -> None:
         for card in models.cards.values():
@@ -63,19 +85,33 @@ def build_worker(settings: Settings, redis: Redis, models: ResidentModels, name:
         meter.publish(name, settings.worker_ttl_seconds)
         maintenance.run()
 
-    place = Workplace(
-        worker=name,
-        models=models,
-        store=store,
-        artifacts=ArtifactStore(
-            settings.artifacts, settings.artifact_retry_seconds, give_up=lambda: worker.stop_requested
+    artifacts = ArtifactStore(settings.artifacts, settings.artifact_retry_seconds, give_up=lambda: desk.is_handing_back)
+    finisher = Finisher(lambda request_id, folder: desk.store_files(request_id, folder))
+    desk = Desk(
+        redis,
+        VideoWorker(redis, list(models), name),
+        Workplace(name, store, artifacts, settings.max_attempts, meter),
+        Claims(redis, store, list(models), name),
+        DeskSettings(
+            settings.max_seats,
+            settings.max_batch_rows,
+            settings.drain_seconds,
+            settings.step_timeout_seconds,
+            settings.worker_ttl_seconds,
         ),
-        max_attempts=settings.max_attempts,
-        stopping=lambda: worker.stop_requested,
-        meter=meter,
+        engine.cost_per_second,
+        lambda: finisher.full,
+        on_beat,
+        on_hang=_end_at_once,
+        burst=burst,
     )
-    worker = VideoWorker(redis, list(models), name, {TASK: partial(generate, place)}, on_beat)
-    return worker
+    return Loop(desk, engine, models, finisher, Previews())
+
+
+def _end_at_once() -> None:
+    """A step that hangs cannot be interrupted, only its process be ended; who started it starts it again."""
+    logger.critical("a step hangs: ending, so that a new worker can take this one's place")
+    os._exit(1)
 
 
 def _new_name() -> str:

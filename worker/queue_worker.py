@@ -1,175 +1,159 @@
-"""The RQ worker of a process that owns a device: it takes jobs one at a time and runs them in this process.
+"""What RQ knows of a worker: that it lives, what it has at hand, and what became of its jobs.
 
-Not RQ's own loop: that forks (a CUDA context does not survive it), pops a job of several queues before anything says
-who has it, keeps its lease for minutes, and calls whatever function the job names.
+Not RQ's own loop: that runs one job at a time, forks (a CUDA context does not survive it), pops a job of several queues
+before anything says who has it, keeps its lease for minutes, and calls whatever function the job names. The loop is in
+`worker/loop.py`, and what it tells and asks Redis in `worker/desk.py`.
 """
 
 import logging
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any
 
 from redis import Redis
+from redis.client import PubSub
 from redis.exceptions import RedisError
 from rq import worker_registration
+from rq.command import parse_payload
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
+from rq.suspension import is_suspended
+from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
-from jobs.queue import TASK, queues
-from jobs.store import VideoStore
-from worker.claims import Claim, Claims
-from worker.leases import BEAT_SECONDS, LEASE_SECONDS
+from jobs.queue import queues
+from worker.claims import Claim
+from worker.leases import LEASE_SECONDS
+from worker.tasks import Ending
 
 logger = logging.getLogger(__name__)
 
-_IDLE_SECONDS = 0.05
-_RETRY_SECONDS = 0.5
 _WORKER_TTL_SECONDS = 60
 
 
 class VideoWorker(BaseWorker):
-    """Serves the queues of `models`: higher priorities first, the models of one priority in turn.
+    """The worker as RQ's own tools see it. All methods but the signal handler are for one thread."""
 
-    `tasks` are the functions that a job may name, each taking the job's id. `on_beat` is called every few seconds from
-    a thread of its own, whatever the main thread is at.
-    """
-
-    def __init__(
-        self,
-        redis: Redis,
-        models: Sequence[str],
-        name: str,
-        tasks: Mapping[str, Callable[[str], None]],
-        on_beat: Callable[[], None],
-    ) -> None:
+    def __init__(self, redis: Redis, models: Sequence[str], name: str) -> None:
         super().__init__(
             [queue for model in models for queue in queues(redis, model)],
             name=name,
             connection=redis,
             serializer=JSONSerializer,
             worker_ttl=_WORKER_TTL_SECONDS,
+            log_job_description=False,
         )
-        self._tasks = tasks
-        self._on_beat = on_beat
-        self._claims = Claims(redis, VideoStore(redis), models, name)
-        self._ended = threading.Event()
+        self.stop_signals = 0
+        self._commands: PubSub | None = None
+        self._to_stop: set[str] = set()
 
     @property
     def connection_timeout(self) -> int:
         return 0  # RQ raises the connection's socket timeout to this, for a blocking read that is not done here
 
-    @property
-    def stop_requested(self) -> bool:
-        return self._stop_requested
-
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Signal handler: end after the present job, which looks at `stop_requested` to end early."""
+        """Signal handler: the first asks to end in order, the second at once."""
         logger.info("stopping on %s", signal.Signals(signum).name)
-        self._stop_requested = True
+        self.stop_signals += 1
 
-    def work(self, burst: bool = False, *_args: Any, **_kwargs: Any) -> bool:
-        """Run jobs until asked to stop, with `burst` until the queues are empty. Whether there were any."""
-        worked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.request_stop)
-        with self._registered():
-            while not self._stop_requested:
-                try:
-                    claim = self._claim()
-                except RedisError as error:
-                    logger.warning("Redis is away, trying again: %s", error)
-                    time.sleep(_RETRY_SECONDS)
-                    continue
-                if claim is not None:
-                    self._run(claim)
-                    worked = True
-                elif burst and not self._claims.anything_waiting():
-                    break
-                else:
-                    time.sleep(_IDLE_SECONDS)
-        return worked
-
-    def _claim(self) -> Claim | None:
-        claim = self._claims.take(idle=True)
-        if claim is not None:
-            self.executions[claim.execution.id] = claim.execution
-            self.set_state(WorkerStatus.BUSY)
-        return claim
-
-    # Running
-
-    def _run(self, claim: Claim) -> None:
-        try:
-            self._tasks[TASK](claim.job.id)
-        except RedisError as error:
-            logger.error("job %s: Redis is away, left to be recovered: %s", claim.job.id, error)
-        except Exception:
-            # One job must not end the worker; its video comes back when the lease is gone, as after a crash.
-            logger.exception("job %s: left to be recovered", claim.job.id)
-        self.executions.pop(claim.execution.id, None)
-        self._end(claim)
-
-    def _end(self, claim: Claim) -> None:
-        """Give up the lease, and remove the job if it is still this worker's: the record says what became of it."""
-        try:
-            with self.connection.pipeline() as pipe:
-                pipe.watch(claim.job.key)
-                status, owner = pipe.hmget(claim.job.key, ["status", "worker_name"])
-                pipe.multi()
-                claim.execution.delete(claim.job, pipe)
-                if (status, owner) == (JobStatus.STARTED.value.encode(), self.name.encode()):
-                    pipe.delete(claim.job.key)
-                self.set_state(WorkerStatus.IDLE, pipeline=pipe)
-                pipe.execute()
-        except RedisError as error:
-            # Its lease ends by itself.
-            logger.warning("job %s: its lease could not be given up: %s", claim.job.id, error)
-
-    # Staying alive
-
-    @contextmanager
-    def _registered(self) -> Iterator[None]:
-        """Known to RQ, and beating, for as long as the block lasts."""
-        self.register_birth()  # type: ignore[no-untyped-call]
-        beating = threading.Thread(target=self._beat_until_ended, name="heartbeat", daemon=True)
-        beating.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            beating.join(timeout=BEAT_SECONDS)
-            try:
-                self.register_death()  # type: ignore[no-untyped-call]
-            except RedisError as error:
-                logger.warning("could not sign off: %s", error)
-
-    def _beat_until_ended(self) -> None:
-        pause = 0.0
-        while not self._ended.wait(pause):
-            pause = BEAT_SECONDS
-            try:
-                self.beat()
-                self._on_beat()
-            except RedisError as error:
-                logger.warning("no heartbeat, Redis is away: %s", error)
-                pause = _RETRY_SECONDS
-            except Exception:
-                logger.exception("heartbeat")
+    # Its life
 
     def beat(self) -> None:
-        """Renew the registration and the leases."""
+        """Renew the registration, which an outage may have ended, and the leases. Raises `RedisError`."""
+        if self.birth_date is None:
+            self.register_birth()  # type: ignore[no-untyped-call]
         with self.connection.pipeline(transaction=False) as pipe:
             self.heartbeat(_WORKER_TTL_SECONDS, pipeline=pipe)
-            for execution in list(self.executions.values()):
-                execution.heartbeat(execution.job.started_job_registry, LEASE_SECONDS, pipeline=pipe)
+            for execution in self.executions.values():
+                # Whole and back in its registry: during an outage Redis or another worker may have let go of it.
+                execution.last_heartbeat = now()
+                execution.save(LEASE_SECONDS, pipe)
+                execution.job.started_job_registry.add_execution(execution, pipeline=pipe, ttl=LEASE_SECONDS, xx=False)
             was_forgotten = pipe.execute()[0] == 1
-            if was_forgotten:  # the outage was longer than the registration lives
+            if was_forgotten:
                 pipe.hset(self.key, mapping=self.serialize())
                 pipe.expire(self.key, _WORKER_TTL_SECONDS)
                 worker_registration.register(self, pipe)
                 pipe.execute()
+
+    def sign_off(self) -> None:
+        try:
+            if self._commands is not None:
+                self._commands.close()
+            self.register_death()  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            logger.warning("could not sign off: %s", error)
+
+    def show_state(self, suspended: bool) -> None:
+        """What `rq info` shows: busy, idle or suspended. Raises `RedisError`."""
+        state = WorkerStatus.SUSPENDED if suspended else WorkerStatus.BUSY if self.executions else WorkerStatus.IDLE
+        if state != self.get_state():
+            self.set_state(state)
+
+    # Its jobs
+
+    def took(self, claim: Claim) -> None:
+        self.executions[claim.execution.id] = claim.execution
+
+    def lost(self, claim: Claim) -> None:
+        """The job is not this worker's any more: its lease is not renewed."""
+        self.executions.pop(claim.execution.id, None)
+
+    def ended(self, claim: Claim, ending: Ending, message: str = "") -> None:
+        """Give up the lease and do what RQ does with a job that ended so. Raises `RedisError`; may be repeated."""
+        self.lost(claim)
+        job = claim.job
+        job.ended_at = now()
+        if ending is Ending.FINISHED:
+            self.handle_job_success(job, claim.queue, claim.queue.started_job_registry, claim.execution)
+        elif ending is Ending.GONE:
+            self._remove(claim)
+        else:
+            job.retries_left = 0  # the record says that it has failed, so it has
+            self._stopped_job_id = job.id if ending is Ending.STOPPED else None
+            registry = claim.queue.started_job_registry
+            self.handle_job_failure(job, claim.queue, registry, exc_string=message, execution=claim.execution)
+
+    def _remove(self, claim: Claim) -> None:
+        """The lease goes, and the job, unless it is another's by now or waits anew."""
+        with self.connection.pipeline() as pipe:
+            pipe.watch(claim.job.key)
+            status, owner = pipe.hmget(claim.job.key, ["status", "worker_name"])
+            pipe.multi()
+            claim.execution.delete(claim.job, pipe)
+            if (status, owner) == (JobStatus.STARTED.value.encode(), self.name.encode()):
+                pipe.delete(claim.job.key)
+            pipe.execute()
+
+    # What it is told from outside
+
+    def is_suspended(self) -> bool:
+        """Whether `rq suspend` was given. Raises `RedisError`."""
+        return bool(is_suspended(self.connection))
+
+    def jobs_to_stop(self) -> Iterable[str]:
+        """The ids of jobs that `rq`'s stop commands have named since the last call. Raises `RedisError`.
+
+        Read here and not on RQ's own thread, which dies in silence when Redis is away.
+        """
+        try:
+            if self._commands is None:
+                self._commands = self.connection.pubsub()
+                self._commands.subscribe(self.pubsub_channel_name)
+            while (message := self._commands.get_message(timeout=0)) is not None:
+                if message["type"] == "message":
+                    self.handle_payload(message)
+        except RedisError:
+            self._commands = None
+            raise
+        stopped, self._to_stop = self._to_stop, set()
+        return stopped
+
+    def handle_payload(self, message: Any) -> None:
+        """One command of `rq.command`."""
+        payload = parse_payload(message)
+        if payload["command"] in ("stop-job", "stop-execution"):
+            self._to_stop.add(str(payload.get("job_id")))
+        elif payload["command"] == "shutdown":
+            self.request_stop(signal.SIGINT, None)

@@ -1,145 +1,151 @@
-"""What a worker does with a claimed job: the life of one video from its record to its file."""
+"""What is done with one job besides the denoising: its record, its files, and what becomes of it in the end."""
 
 import logging
-import tempfile
-import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TypeVar
-
-from redis.exceptions import RedisError
 
 from jobs import log_context
 from jobs.artifacts import KINDS, ArtifactStore, file_name
 from jobs.errors import ArtifactStoreError, FrameditError, VideoNotFoundError
 from jobs.records import Artifact, ArtifactKind, Timings, VideoRecord
 from jobs.store import VideoStore
-from worker.errors import NoLongerWantedError, ShuttingDownError
-from worker.generate import make_video
+from worker.errors import ModelUnavailableError, NoLongerWantedError, OutOfDeviceMemoryError
 from worker.metrics import Meter
-from worker.resident import ResidentModel
+from worker.video import EncoderLostError
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 0.5
-# How long a worker that is asked to stop goes on trying to tell Redis what became of its video.
-_FAREWELL_SECONDS = 5.0
-
-Answer = TypeVar("Answer")
 Artifacts = Mapping[ArtifactKind, Artifact]
+
+# What is wrong with the worker or its disk, not with the request: another try may go well.
+_PASSING = (ArtifactStoreError, EncoderLostError, ModelUnavailableError, OutOfDeviceMemoryError)
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """What a task works with. `worker` is the name under which it owns videos, `stopping` whether it has to end."""
+    """What a task works with. `worker` is the name under which it owns videos."""
 
     worker: str
-    models: Mapping[str, ResidentModel]
     store: VideoStore
     artifacts: ArtifactStore
     max_attempts: int
-    stopping: Callable[[], bool]
     meter: Meter
 
 
-def generate(place: Workplace, video_id: str) -> None:
-    """Make the video and bring its record to an end, or back to the queue.
+@dataclass(frozen=True)
+class Made:
+    """Its files are in the artifact store."""
 
-    Raises nothing that is the request's fault: a video that fails, fails alone. Raises `RedisError` only when asked to
-    stop while Redis is away; the video is then recovered when its lease ends.
-    """
-    record = _patiently(place, lambda: place.store.start(video_id, place.worker))
+    artifacts: Artifacts
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The work on it raised."""
+
+    error: Exception
+
+
+class Stopped(Enum):
+    HANDED_BACK = "handed back to the queue"
+    BY_OPERATOR = "stopped by a command"
+    NO_LONGER_WANTED = "stopped, it is no longer wanted"
+
+
+Outcome = Made | Broken | Stopped
+
+
+class Ending(Enum):
+    """What RQ is told of the job. `GONE`: nothing, the record says it all, or the job waits anew."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    GONE = "gone"
+
+
+def start(place: Workplace, video_id: str) -> VideoRecord | None:
+    """The record, in progress in this worker's name; None when it is not to be made any more. Raises `RedisError`."""
+    record = place.store.start(video_id, place.worker)
     if record is None:
         logger.info("%s: not to be made any more", video_id)
-        return
-    with log_context.about(video_id=video_id, request_id=record.request_id, traceparent=record.traceparent):
-        _generate(place, record)
+        return None
+    with about(record):
+        logger.info("%s: started on %s, attempt %d", video_id, record.request.model, record.attempts)
+        place.meter.started(record)
+    return record
 
 
-def _generate(place: Workplace, record: VideoRecord) -> None:
-    video_id = record.id
-    logger.info("%s: started on %s, attempt %d", video_id, record.request.model, record.attempts)
-    place.meter.started(record)
-    try:
-        artifacts, timings = _make(place, record)
-    except NoLongerWantedError:
-        logger.info("%s: stopped, it is no longer wanted", video_id)
-    except ShuttingDownError:
-        _patiently(place, lambda: place.store.requeue(video_id, place.worker, used_attempt=False))
-        logger.info("%s: handed back to the queue", video_id)
-    except Exception as error:
-        _fail(place, record, error)
-    else:
-        _deliver(place, record, artifacts, timings)
+def store_files(place: Workplace, record: VideoRecord, folder: Path, wanted: Callable[[], bool]) -> Artifacts:
+    """The finished files in `folder` into the artifact store.
 
-
-def _make(place: Workplace, record: VideoRecord) -> tuple[Artifacts, Timings]:
-    with tempfile.TemporaryDirectory(prefix="framedit-") as name:
-        folder = Path(name)
-        on_step = place.meter.timing_steps(record.request, _reporter(place, record.id))
-        model = place.models[record.request.model]
-        timings = make_video(record.request, model, folder / file_name("video"), on_step, folder)
-        return {kind: place.artifacts.write(record.id, kind, folder / file_name(kind)) for kind in KINDS}, timings
-
-
-def _reporter(place: Workplace, video_id: str) -> Callable[[int, int], None]:
-    """What is done after each denoising step: progress into the record, and a look whether to go on."""
-    next_try = 0.0
-
-    def report(step: int, steps: int) -> None:
-        nonlocal next_try
-        if place.stopping():
-            raise ShuttingDownError("the worker is stopping")
-        if time.monotonic() < next_try:
-            return
-        try:
-            wanted = place.store.progress(video_id, step, steps, place.worker)
-        except RedisError as error:
-            # The work is worth more than the report on it: go on, and see again in a while.
-            logger.warning("%s: no progress reported, Redis is away: %s", video_id, error)
-            next_try = time.monotonic() + 2 * _RETRY_SECONDS
-            return
-        if not wanted:
+    Raises `NoLongerWantedError` before anything is written, when the video is not this worker's to write any more.
+    """
+    with about(record):
+        if not wanted():
             raise NoLongerWantedError("cancelled, deleted, or given to another worker")
+        return {kind: place.artifacts.write(record.id, kind, folder / file_name(kind)) for kind in KINDS}
 
-    return report
+
+def conclude(place: Workplace, record: VideoRecord, outcome: Outcome) -> Ending:
+    """Write into the record what came of it. Raises `RedisError`, after which it may be repeated."""
+    with about(record):
+        if isinstance(outcome, Made):
+            return _complete(place, record, outcome)
+        if isinstance(outcome, Broken):
+            return _fail(place, record, outcome.error)
+        logger.info("%s: %s", record.id, outcome.value)
+        if outcome is Stopped.BY_OPERATOR:
+            message = "the video was stopped by the operator of the server"
+            return Ending.STOPPED if place.store.fail(record.id, "stopped", message, place.worker) else Ending.GONE
+        if outcome is Stopped.HANDED_BACK:
+            place.store.requeue(record.id, place.worker, used_attempt=False)
+        return Ending.GONE
 
 
-def _deliver(place: Workplace, record: VideoRecord, artifacts: Artifacts, timings: Timings) -> None:
-    if _patiently(place, lambda: place.store.complete(record.id, artifacts, timings, place.worker)):
-        logger.info("%s: completed, %s", record.id, _in_words(timings))
-        place.meter.completed(record, timings)
-        return
+def _complete(place: Workplace, record: VideoRecord, made: Made) -> Ending:
+    if place.store.complete(record.id, made.artifacts, made.timings, place.worker):
+        logger.info("%s: completed, %s", record.id, _in_words(made.timings))
+        place.meter.completed(record, made.timings)
+        return Ending.FINISHED
     logger.info("%s: finished, but no longer wanted", record.id)
-    if not _patiently(place, lambda: _is_anothers(place, record.id)):
+    if not _is_anothers(place, record.id):
         try:
             place.artifacts.delete(record.id)
         except ArtifactStoreError as error:
-            logger.warning("%s: its file is left behind: %s", record.id, error)
+            logger.warning("%s: its files are left behind: %s", record.id, error)
+    return Ending.GONE
 
 
 def _is_anothers(place: Workplace, video_id: str) -> bool:
-    """Whether the video is or will be made by another worker, which writes the same file."""
+    """Whether the video is or will be made by another worker, which writes the same files."""
     try:
         return place.store.get(video_id).status != "failed"
     except VideoNotFoundError:
         return False
 
 
-def _fail(place: Workplace, record: VideoRecord, error: Exception) -> None:
+def _fail(place: Workplace, record: VideoRecord, error: Exception) -> Ending:
     """Fail the video if it would fail again the same way, or has had its attempts; otherwise let it be tried again."""
-    same_again = isinstance(error, ValueError | FrameditError) and not isinstance(error, ArtifactStoreError)
+    if isinstance(error, NoLongerWantedError):
+        return Ending.GONE
+    same_again = isinstance(error, ValueError | FrameditError) and not isinstance(error, _PASSING)
     if same_again:
         logger.warning("%s: failed: %s", record.id, error)
     else:
         logger.error("%s: attempt %d of %d failed", record.id, record.attempts, place.max_attempts, exc_info=error)
     if not same_again and record.attempts < place.max_attempts:
-        _patiently(place, lambda: place.store.requeue(record.id, place.worker))
-        return
+        place.store.requeue(record.id, place.worker)
+        return Ending.GONE
     code, message = _explain(error, record.attempts)
-    if _patiently(place, lambda: place.store.fail(record.id, code, message, place.worker)):
-        place.meter.failed(record, code)
+    if not place.store.fail(record.id, code, message, place.worker):
+        return Ending.GONE
+    place.meter.failed(record, code)
+    return Ending.FAILED
 
 
 def _explain(error: Exception, attempts: int) -> tuple[str, str]:
@@ -151,19 +157,9 @@ def _explain(error: Exception, attempts: int) -> tuple[str, str]:
     return "internal_error", f"the worker failed at this video {attempts} times, lastly with {type(error).__name__}"
 
 
-def _patiently(place: Workplace, action: Callable[[], Answer]) -> Answer:
-    """Do what the store's methods allow to be repeated until Redis answers."""
-    give_up_at: float | None = None
-    while True:
-        try:
-            return action()
-        except RedisError as error:
-            if place.stopping():
-                give_up_at = give_up_at or time.monotonic() + _FAREWELL_SECONDS
-                if time.monotonic() > give_up_at:
-                    raise
-            logger.warning("Redis is away, trying again: %s", error)
-            time.sleep(_RETRY_SECONDS)
+def about(record: VideoRecord) -> AbstractContextManager[None]:
+    """What is logged meanwhile names the video and the request that asked for it."""
+    return log_context.about(video_id=record.id, request_id=record.request_id, traceparent=record.traceparent)
 
 
 def _in_words(timings: Timings) -> str:

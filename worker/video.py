@@ -15,12 +15,20 @@ from jobs.errors import FrameditError
 _TIMEOUT_SECONDS = 600.0
 # Constant rate factor of x264: 0 is lossless, 18 is commonly taken as visually so.
 _QUALITY = 16
+# What ffmpeg says of a full disk (strerror of ENOSPC).
+_NO_ROOM = b"No space left on device"
 
 
 class EncodeError(FrameditError):
     """ffmpeg could not write the video; the message carries what it said, without the paths of this machine."""
 
     code = "encode_failed"
+
+
+class EncoderLostError(EncodeError):
+    """ffmpeg was killed, could not be started, or found no room: nothing is wrong with the video."""
+
+    code = "encoder_lost"
 
 
 def write_mp4(frames: NDArray[np.uint8], path: Path, fps: float) -> None:
@@ -44,10 +52,12 @@ def write_mp4(frames: NDArray[np.uint8], path: Path, fps: float) -> None:
         raise EncodeError(f"ffmpeg did not finish within {_TIMEOUT_SECONDS:.0f} s") from error
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise EncodeError(f"ffmpeg could not be run: {error.strerror}") from error
+        raise EncoderLostError(f"ffmpeg could not be run: {error.strerror}") from error
     if result.returncode != 0:
         path.unlink(missing_ok=True)
-        raise EncodeError(f"ffmpeg {_how_it_ended(result.returncode)}: {_last_lines(result.stderr, path)}")
+        is_lost = result.returncode < 0 or _NO_ROOM in result.stderr
+        kind = EncoderLostError if is_lost else EncodeError
+        raise kind(f"ffmpeg {_how_it_ended(result.returncode)}: {_last_lines(result.stderr, path)}")
 
 
 def _check(frames: NDArray[np.uint8], fps: float) -> None:

@@ -1,8 +1,10 @@
-"""A resident model, loaded once, and a place to work at: real Redis, real files."""
+"""A resident model, loaded once, and a worker over it: real Redis, real files, all its threads."""
 
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ from redis import Redis
 
 from jobs.artifacts import ArtifactStore
 from jobs.records import VideoRecord, VideoRequest, new_records
+from jobs.settings import Settings
 from jobs.store import VideoStore
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS, make_tiny_checkpoint
+from worker.loop import Loop
+from worker.main import build_worker
 from worker.metrics import Meter
 from worker.resident import ResidentModels, load_models
 from worker.tasks import Workplace
@@ -49,7 +54,7 @@ def make_request(**changes: Any) -> VideoRequest:
 
 
 def make_record(**changes: Any) -> VideoRecord:
-    return new_records(make_request(**changes), created_at=time.time())[0]
+    return new_records(make_request(**changes), created_at=time.time(), cost=100)[0]
 
 
 @pytest.fixture
@@ -58,23 +63,64 @@ def request_of() -> Callable[..., VideoRequest]:
     return make_request
 
 
+def wait_for(condition: Callable[[], Any], timeout_seconds: float = 60.0) -> Any:
+    """The first true value of `condition`."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"waited {timeout_seconds:.0f} s in vain")
+
+
 @dataclass
 class Bench:
-    """A workplace, and what a test does around it."""
+    """A workplace, and workers of that name."""
 
     place: Workplace
     redis: Redis
-    stopping: list[bool] = field(default_factory=list)
+    settings: Settings
+    models: ResidentModels
 
     def queue(self, **changes: Any) -> VideoRecord:
         record = make_record(**changes)
         self.place.store.create(record)
         return record
 
+    def worker(self, name: str = "w1", burst: bool = False, **settings: Any) -> Loop:
+        changed = self.settings.model_copy(update=settings)
+        return build_worker(changed, self.redis, self.models, name, self.place.meter, burst)
+
+    def work(self, **settings: Any) -> None:
+        """Until nothing waits any more."""
+        loop = self.worker(burst=True, **settings)
+        loop.run()
+        loop.desk.sign_off()
+
+    @contextmanager
+    def working(self, name: str = "w1", **settings: Any) -> Iterator[Loop]:
+        """A worker at work meanwhile, which is then asked to end at once."""
+        loop = self.worker(name, **settings)
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+        try:
+            yield loop
+        finally:
+            loop.desk.worker.stop_signals += 2
+            thread.join()
+            loop.desk.sign_off()
+
+    def wait_until(self, record: VideoRecord, *states: str) -> VideoRecord:
+        def reached() -> VideoRecord | None:
+            now = self.place.store.get(record.id)
+            return now if now.status in states else None
+
+        return VideoRecord.model_validate(wait_for(reached))
+
 
 @pytest.fixture
-def bench(redis: Redis, store: VideoStore, models: ResidentModels, artifacts_dir: Path) -> Bench:
-    stopping: list[bool] = []
+def bench(redis: Redis, redis_url: str, store: VideoStore, models: ResidentModels, artifacts_dir: Path) -> Bench:
     meter = Meter(redis, torch.device("cpu"))
-    place = Workplace("w1", models, store, ArtifactStore(artifacts_dir), 3, lambda: bool(stopping), meter)
-    return Bench(place, redis, stopping)
+    place = Workplace("w1", store, ArtifactStore(artifacts_dir), 3, meter)
+    settings = Settings(redis_url=redis_url, artifacts=str(artifacts_dir), artifact_retry_seconds=0)
+    return Bench(place, redis, settings, models)

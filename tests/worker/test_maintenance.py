@@ -4,13 +4,13 @@ import pytest
 from redis import Redis
 from rq.job import Job
 
-from jobs.queue import TASK, alone_name, queue_name
+from jobs.queue import alone_name, queue_name
 from jobs.records import VideoRecord
 from jobs.store import VideoStore
 from tests.worker.conftest import make_record
+from worker.claims import Claims
 from worker.leases import release_leases
 from worker.maintenance import Maintenance
-from worker.queue_worker import VideoWorker
 
 QUEUE = f"rq:queue:{queue_name('tiny')}"
 ALONE = f"rq:queue:{alone_name('tiny')}"
@@ -23,8 +23,7 @@ def maintenance(redis: Redis, store: VideoStore) -> Maintenance:
 
 def crash(redis: Redis, store: VideoStore, name: str = "dead") -> None:
     """A worker takes the next job, starts on it, and is gone with its lease."""
-    worker = VideoWorker(redis, ["tiny"], name, {}, on_beat=lambda: None)
-    claim = worker._claim()
+    claim = Claims(redis, store, ["tiny"], name).take(idle=True)
     assert claim is not None
     assert store.start(claim.job.id, name) is not None
     release_leases(redis, name)
@@ -66,8 +65,7 @@ def test_what_is_seen_once_is_left_alone(redis: Redis, store: VideoStore, mainte
 
 def test_a_worker_known_to_be_dead_is_not_waited_for(redis: Redis, store: VideoStore, maintenance: Maintenance) -> None:
     record = created(store)
-    worker = VideoWorker(redis, ["tiny"], "dead-1", {}, on_beat=lambda: None)
-    assert worker._claim() is not None
+    assert Claims(redis, store, ["tiny"], "dead-1").take(idle=True) is not None
     assert store.start(record.id, "dead-1") is not None
     maintenance.recover_worker("other")
     assert store.get(record.id).status == "in_progress"
@@ -77,13 +75,10 @@ def test_a_worker_known_to_be_dead_is_not_waited_for(redis: Redis, store: VideoS
 
 def test_a_living_workers_video_is_left_alone(redis: Redis, store: VideoStore, maintenance: Maintenance) -> None:
     record = created(store)
-
-    def look(job_id: str) -> None:
-        store.start(job_id, "w1")
-        maintenance.run()
-        assert store.wanted(job_id, "w1")
-
-    assert VideoWorker(redis, ["tiny"], "w1", {TASK: look}, lambda: None).work(burst=True)
+    assert Claims(redis, store, ["tiny"], "w1").take(idle=True) is not None
+    assert store.start(record.id, "w1") is not None
+    look_twice(maintenance)
+    assert store.wanted(record.id, "w1")
     assert store.get(record.id).attempts == 1
 
 
@@ -138,7 +133,11 @@ def test_a_job_that_rq_itself_put_back_is_recovered_too(
     look_twice(maintenance)
     assert (store.get(record.id).status, queued(redis, ALONE)) == ("queued", [record.id])
     # What is left of it on its old queue is nobody's to take.
-    assert run_all(redis) == [record.id]
+    claims = Claims(redis, store, ["tiny"], "w2")
+    claim = claims.take(idle=True)
+    assert claim is not None
+    assert claim.record.id == record.id
+    assert claims.take(idle=True) is None
 
 
 def test_two_workers_doing_it_do_no_more_than_one(redis: Redis, store: VideoStore, maintenance: Maintenance) -> None:
@@ -149,9 +148,3 @@ def test_two_workers_doing_it_do_no_more_than_one(redis: Redis, store: VideoStor
         each.run()
     assert queued(redis, ALONE) == [record.id]
     assert store.get(record.id).attempts == 0
-
-
-def run_all(redis: Redis) -> list[str]:
-    ran: list[str] = []
-    VideoWorker(redis, ["tiny"], "w2", {TASK: ran.append}, lambda: None).work(burst=True)
-    return ran

@@ -3,13 +3,12 @@ import torch
 from jobs.metrics import collect
 from tests.worker.conftest import Bench
 from worker.device import memory_bytes
-from worker.tasks import generate
 
 
 def test_what_a_video_took_is_published(bench: Bench) -> None:
-    record = bench.queue(guidance_scale=2.0)
-    generate(bench.place, record.id)
-    generate(bench.place, bench.queue(guidance_scale=1.0).id)
+    for guidance_scale in (2.0, 1.0):
+        bench.queue(guidance_scale=guidance_scale)
+        bench.work()
     bench.place.meter.publish("w1", ttl_seconds=600)
     found = {
         (sample.name, *sample.labels.values()): sample.value

@@ -1,44 +1,47 @@
-"""Claims, leases and the end of jobs, against a real server; the tasks are functions of the tests."""
+"""What RQ's own tools see of a worker and of its jobs."""
 
 import json
-import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 
 import pytest
 from redis import Redis
 from rq import Queue
+from rq.command import send_shutdown_command, send_stop_job_command
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, JobStatus
+from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
-from jobs.queue import TASK, queue_name
+from jobs.queue import open_queue, queue_name
 from jobs.store import VideoStore
-from tests.worker.conftest import make_record
+from tests.worker.conftest import make_record, wait_for
+from worker.claims import Claim, Claims
 from worker.leases import LEASE_SECONDS, leased_jobs, release_leases
 from worker.queue_worker import VideoWorker
+from worker.tasks import Ending
+
+QUEUE = queue_name("tiny")
 
 
-@pytest.fixture(autouse=True)
-def default_signals() -> Iterator[None]:
-    """As they were before a worker took them."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+@pytest.fixture
+def worker(redis: Redis) -> Iterable[VideoWorker]:
+    worker = VideoWorker(redis, ["tiny"], "w1")
+    worker.beat()
+    yield worker
+    worker.sign_off()
 
 
-def worker_for(redis: Redis, task: Callable[[str], None], *models: str, name: str = "w1") -> VideoWorker:
-    return VideoWorker(redis, models or ["tiny"], name, {TASK: task}, on_beat=lambda: None)
+def take(redis: Redis, store: VideoStore, worker: VideoWorker) -> Claim:
+    claim = Claims(redis, store, ["tiny"], worker.name).take(idle=True)
+    assert claim is not None
+    worker.took(claim)
+    return claim
 
 
-def run(redis: Redis, *models: str) -> list[str]:
-    """The ids of the jobs in the order in which a worker ran them."""
-    ran: list[str] = []
-    worker_for(redis, ran.append, *models).work(burst=True)
-    return ran
+def job(redis: Redis, video_id: str) -> Job:
+    return Job.fetch(video_id, connection=redis, serializer=JSONSerializer)
 
 
 def nothing_left(redis: Redis) -> bool:
@@ -47,188 +50,161 @@ def nothing_left(redis: Redis) -> bool:
     ]
 
 
-def test_jobs_run_in_order_higher_priorities_first_and_leave_nothing(redis: Redis, store: VideoStore) -> None:
-    records = [make_record(priority=priority) for priority in ("low", "normal", "high", "normal")]
-    store.create(*records)
-    assert run(redis) == [records[index].id for index in (2, 1, 3, 0)]
-    assert nothing_left(redis)
-
-
-def test_models_take_turns(redis: Redis, store: VideoStore) -> None:
-    first, second = ([make_record(model=model) for _ in range(3)] for model in ("a", "b"))
-    store.create(*first, *second)
-    expected = [record.id for pair in zip(first, second, strict=True) for record in pair]
-    assert run(redis, "a", "b") == expected
-
-
-def test_other_models_are_left_alone(redis: Redis, store: VideoStore) -> None:
-    store.create(make_record(model="other"))
-    assert run(redis) == []
-    assert redis.llen(f"rq:queue:{queue_name('other')}") == 1
-
-
-def test_while_it_runs_a_job_is_leased_to_its_worker(redis: Redis, store: VideoStore) -> None:
+def test_while_it_runs_a_job_is_leased_to_its_worker(redis: Redis, store: VideoStore, worker: VideoWorker) -> None:
     record = make_record()
     store.create(record)
-    seen = []
+    take(redis, store, worker)
+    worker.show_state(suspended=False)
+    [seen] = BaseWorker.all(redis, serializer=JSONSerializer)
+    [execution] = seen.get_current_executions()
+    assert (leased_jobs(redis), seen.get_state(), execution.job_id) == ({record.id}, "busy", record.id)
+    assert 0 < redis.ttl(execution.key) <= LEASE_SECONDS
+    assert job(redis, record.id).get_status() == JobStatus.STARTED
+    assert open_queue(redis, QUEUE).started_job_registry.get_job_ids(cleanup=False) == [record.id]
+    assert redis.ttl(Job.key_for(record.id)) == -1
 
-    def look(job_id: str) -> None:
-        [worker] = BaseWorker.all(redis, serializer=JSONSerializer)
-        [execution] = worker.get_current_executions()
-        seen.append((leased_jobs(redis), worker.get_state(), execution.job_id))
-        assert 0 < redis.ttl(execution.key) <= LEASE_SECONDS
-        assert redis.ttl(Job.key_for(job_id)) == -1
 
-    worker_for(redis, look).work(burst=True)
-    assert seen == [({record.id}, "busy", record.id)]
+def test_the_worker_is_shown_as_idle_busy_or_suspended(redis: Redis, store: VideoStore, worker: VideoWorker) -> None:
+    def shown() -> str:
+        [seen] = BaseWorker.all(redis, serializer=JSONSerializer)
+        return str(seen.get_state())
+
+    worker.show_state(suspended=False)
+    assert shown() == "idle"
+    worker.show_state(suspended=True)
+    assert shown() == "suspended"
+    store.create(make_record())
+    take(redis, store, worker)
+    worker.show_state(suspended=False)
+    assert shown() == "busy"
+
+
+def test_a_beat_renews_the_lease_and_a_forgotten_registration(
+    redis: Redis, store: VideoStore, worker: VideoWorker
+) -> None:
+    """Also a lease that has ended meanwhile, and that others have struck off: the job was still nobody else's."""
+    record = make_record()
+    store.create(record)
+    claim = take(redis, store, worker)
+    redis.delete(worker.key, claim.execution.key)
+    assert leased_jobs(redis) == set()
+    worker.beat()
+    assert redis.ttl(claim.execution.key) == LEASE_SECONDS
+    assert leased_jobs(redis) == {record.id}
+    assert redis.hget(worker.key, "queues") is not None
+    assert redis.ttl(worker.key) > 0
+    assert release_leases(redis, "w1") == 1
+
+
+def test_a_lease_ends_when_it_is_released_by_name(redis: Redis, store: VideoStore, worker: VideoWorker) -> None:
+    record = make_record()
+    store.create(record)
+    take(redis, store, worker)
+    assert release_leases(redis, "somebody else") == 0
+    assert leased_jobs(redis) == {record.id}
+    assert release_leases(redis, "w") == 1
     assert leased_jobs(redis) == set()
 
 
-def test_a_beat_renews_the_lease_and_a_forgotten_registration(redis: Redis, store: VideoStore) -> None:
-    store.create(make_record())
-    renewed = []
-
-    def beat(_: str) -> None:
-        [key] = redis.keys("rq:execution:*")
-        redis.expire(key, 1)
-        redis.delete(worker.key)
-        worker.beat()
-        renewed.append((redis.ttl(key), redis.hget(worker.key, "queues") is not None, redis.ttl(worker.key) > 0))
-
-    worker = worker_for(redis, beat)
-    worker.work(burst=True)
-    assert renewed == [(LEASE_SECONDS, True, True)]
+def test_a_finished_job_is_in_the_finished_registry(redis: Redis, store: VideoStore, worker: VideoWorker) -> None:
+    record = make_record()
+    store.create(record)
+    claim = take(redis, store, worker)
+    for _ in range(2):  # an answer that was lost
+        worker.ended(claim, Ending.FINISHED)
+    assert job(redis, record.id).get_status() == JobStatus.FINISHED
+    assert open_queue(redis, QUEUE).finished_job_registry.get_job_ids() == [record.id]
+    assert redis.ttl(Job.key_for(record.id)) > 0
+    assert leased_jobs(redis) == set()
+    assert worker.executions == {}
 
 
-def test_a_lease_ends_by_itself_or_when_it_is_released_by_name(redis: Redis, store: VideoStore) -> None:
-    store.create(make_record())
-
-    def look(job_id: str) -> None:
-        assert release_leases(redis, "somebody else") == 0
-        assert leased_jobs(redis) == {job_id}
-        assert release_leases(redis, "w") == 1
-        assert leased_jobs(redis) == set()
-
-    assert worker_for(redis, look).work(burst=True)
-
-
-@pytest.mark.parametrize("spoil", ["deleted", "taken", "doubled"])
-def test_entries_of_the_queue_without_a_waiting_job_are_dropped(redis: Redis, store: VideoStore, spoil: str) -> None:
-    record, healthy = make_record(), make_record()
-    store.create(record, healthy)
-    if spoil == "deleted":
-        redis.delete(Job.key_for(record.id))
-    elif spoil == "taken":
-        redis.hset(Job.key_for(record.id), "status", "started")
-    else:
-        redis.rpush(f"rq:queue:{queue_name('tiny')}", record.id)
-    expected = [record.id, healthy.id] if spoil == "doubled" else [healthy.id]
-    assert run(redis) == expected
-    assert redis.llen(f"rq:queue:{queue_name('tiny')}") == 0
-
-
-def test_a_function_that_is_no_task_is_never_imported(
-    redis: Redis, store: VideoStore, caplog: pytest.LogCaptureFixture
+def test_a_failed_job_is_in_the_failed_registry_and_not_tried_again(
+    redis: Redis, store: VideoStore, worker: VideoWorker
 ) -> None:
     record = make_record()
     store.create(record)
-    Queue(queue_name("tiny"), connection=redis, serializer=JSONSerializer).enqueue("os.abort", job_id=record.id)
-    assert run(redis) == []
-    assert "'os.abort', which is no task of this worker" in caplog.text
+    worker.ended(take(redis, store, worker), Ending.FAILED, "ffmpeg failed")
+    found = job(redis, record.id)
+    assert found.get_status() == JobStatus.FAILED
+    assert open_queue(redis, QUEUE).failed_job_registry.get_job_ids() == [record.id]
+    result = found.latest_result()
+    assert result is not None
+    assert (result.type, result.exc_string) == (Result.Type.FAILED, "ffmpeg failed")
+    assert redis.llen(f"rq:queue:{QUEUE}") == 0
 
 
-@pytest.mark.parametrize("data", [b"nonsense", b"\x80\x04\x95", json.dumps([1, 2]).encode()])
-def test_a_job_that_cannot_be_read_stops_nobody(redis: Redis, store: VideoStore, data: bytes) -> None:
-    record, healthy = make_record(), make_record()
-    store.create(record, healthy)
-    redis.hset(Job.key_for(record.id), "data", data)
-    assert run(redis) == [healthy.id]
-
-
-def test_a_job_that_raises_stops_nobody(redis: Redis, store: VideoStore, caplog: pytest.LogCaptureFixture) -> None:
-    store.create(make_record(), make_record())
-    ran: list[str] = []
-
-    def fail(job_id: str) -> None:
-        ran.append(job_id)
-        raise RuntimeError("out of luck")
-
-    worker_for(redis, fail).work(burst=True)
-    assert len(ran) == 2
-    assert caplog.text.count("RuntimeError: out of luck") == 2
-    assert nothing_left(redis)
-
-
-def test_a_job_enqueued_again_while_it_ran_is_not_lost(redis: Redis, store: VideoStore) -> None:
+def test_a_stopped_job_is_shown_as_stopped(redis: Redis, store: VideoStore, worker: VideoWorker) -> None:
     record = make_record()
     store.create(record)
-    ran = []
-
-    def hand_back_once(job_id: str) -> None:
-        ran.append(job_id)
-        if len(ran) == 1:
-            assert store.start(job_id, "w1") is not None
-            assert store.requeue(job_id, "w1")
-
-    worker_for(redis, hand_back_once).work(burst=True)
-    assert ran == [record.id, record.id]
-    assert nothing_left(redis)
+    worker.ended(take(redis, store, worker), Ending.STOPPED)
+    assert job(redis, record.id).get_status() == JobStatus.STOPPED
 
 
-def test_two_workers_never_get_the_same_job(redis: Redis, store: VideoStore) -> None:
-    store.create(*[make_record() for _ in range(4)])
-    ran: list[tuple[str, str]] = []
-    other = worker_for(redis, lambda job_id: ran.append(("w2", job_id)), name="w2")
-
-    def let_the_other_work(job_id: str) -> None:
-        ran.append(("w1", job_id))
-        if len(ran) == 1:
-            other.work(burst=True)
-
-    worker_for(redis, let_the_other_work).work(burst=True)
-    assert [name for name, _ in ran] == ["w1", "w2", "w2", "w2"]
-    assert len({job_id for _, job_id in ran}) == 4
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_after_the_present_job(redis: Redis, store: VideoStore, number: signal.Signals) -> None:
-    records = [make_record(), make_record()]
-    store.create(*records)
-    ran = []
-
-    def stop(job_id: str) -> None:
-        os.kill(os.getpid(), number)
-        assert worker.stop_requested
-        ran.append(job_id)
-
-    worker = worker_for(redis, stop)
-    worker.work()
-    assert ran == [records[0].id]
-    assert BaseWorker.all(redis, serializer=JSONSerializer) == []
-
-
-def test_beats_go_on_while_the_main_thread_is_busy(redis: Redis, store: VideoStore) -> None:
+def test_a_job_that_is_gone_leaves_nothing(redis: Redis, store: VideoStore, worker: VideoWorker) -> None:
     store.create(make_record())
-    beats: list[float] = []
-
-    def wait_for_beats(_: str) -> None:
-        deadline = time.monotonic() + 10
-        while len(beats) < 1 and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-    VideoWorker(redis, ["tiny"], "w1", {TASK: wait_for_beats}, lambda: beats.append(time.monotonic())).work(burst=True)
-    assert beats
+    worker.ended(take(redis, store, worker), Ending.GONE)
+    assert nothing_left(redis)
 
 
-def test_an_execution_of_a_deleted_job_can_be_ended(redis: Redis, store: VideoStore) -> None:
+def test_a_job_that_waits_anew_is_not_lost(redis: Redis, store: VideoStore, worker: VideoWorker) -> None:
     record = make_record()
     store.create(record)
+    claim = take(redis, store, worker)
+    assert store.start(record.id, "w1") is not None
+    assert store.requeue(record.id, "w1")
+    worker.ended(claim, Ending.GONE)
+    assert take(redis, store, worker).record.id == record.id
 
-    def delete(job_id: str) -> None:
-        store.start(job_id, "w1")
-        store.delete(job_id)
-        redis.delete(Job.key_for(job_id))
 
-    assert worker_for(redis, delete).work(burst=True)
+def test_an_execution_of_a_deleted_job_can_be_ended(redis: Redis, store: VideoStore, worker: VideoWorker) -> None:
+    record = make_record()
+    store.create(record)
+    claim = take(redis, store, worker)
+    store.delete(record.id)
+    redis.delete(Job.key_for(record.id))
+    worker.ended(claim, Ending.GONE)
     assert nothing_left(redis)
     assert not redis.exists(Execution("x", record.id, redis).key)
+
+
+def test_stop_and_shutdown_commands_arrive(redis: Redis, store: VideoStore, worker: VideoWorker) -> None:
+    record = make_record()
+    store.create(record)
+    take(redis, store, worker)
+    assert list(worker.jobs_to_stop()) == []
+    send_stop_job_command(redis, record.id, serializer=JSONSerializer)
+    send_shutdown_command(redis, "w1")
+    assert wait_for(lambda: list(worker.jobs_to_stop())) == [record.id]
+    assert worker.stop_signals == 1
+
+
+def test_signals_are_counted(worker: VideoWorker) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        worker.request_stop(number, None)
+    assert worker.stop_signals == 2
+
+
+@pytest.mark.parametrize("spoil", ["deleted", "taken", "doubled", "nonsense", "pickle", "list", "other task"])
+def test_entries_of_the_queue_that_are_no_waiting_job_are_dropped(
+    redis: Redis, store: VideoStore, worker: VideoWorker, spoil: str
+) -> None:
+    record, healthy = make_record(), make_record()
+    store.create(record, healthy)
+    key = Job.key_for(record.id)
+    data = {"nonsense": b"nonsense", "pickle": b"\x80\x04\x95", "list": json.dumps([1, 2]).encode()}
+    if spoil == "deleted":
+        redis.delete(key)
+    elif spoil == "taken":
+        redis.hset(key, "status", "started")
+    elif spoil == "doubled":
+        redis.rpush(f"rq:queue:{QUEUE}", record.id)
+    elif spoil == "other task":
+        redis.lrem(f"rq:queue:{QUEUE}", 0, record.id)
+        Queue(QUEUE, connection=redis, serializer=JSONSerializer).enqueue("os.abort", job_id=record.id, at_front=True)
+    else:
+        redis.hset(key, "data", data[spoil])
+    claims = Claims(redis, store, ["tiny"], "w1")
+    taken = [claim.record.id for claim in (claims.take(idle=True) for _ in range(3)) if claim is not None]
+    assert taken == ([record.id, healthy.id] if spoil == "doubled" else [healthy.id])
+    assert redis.llen(f"rq:queue:{QUEUE}") == 0

@@ -10,6 +10,7 @@ import { Viewer } from "./viewer.js";
 import { subject } from "./words.js";
 
 const MODELS_AGAIN_MS = 20_000;
+const MODELS_SOON_MS = 3000;
 const THEMES = ["auto", "light", "dark"];
 
 const api = new Api();
@@ -22,16 +23,22 @@ const say = (text) => {
 };
 
 const banner = document.getElementById("banner");
-function complain(error) {
-  if (error.status === 401) keyDialog.open(error.message);
-  banner.textContent = error.message;
+let askedForKey = false;
+
+/** `passing`: it is over once the server answers again. */
+function complain(error, passing = false) {
+  // Once: who closes the dialog has seen it, and the words stay.
+  if (error.status === 401 && !askedForKey) keyDialog.open(error.message);
+  askedForKey ||= error.status === 401;
+  if (banner.textContent !== error.message) banner.textContent = error.message;
   banner.hidden = false;
+  banner.dataset.passing = passing;
 }
 
 /** What somebody does with a video, and the words for it when it fails. */
 const attempt = (action) => (video) => {
   banner.hidden = true;
-  return action(video).catch(complain);
+  return action(video).catch((error) => complain(error));
 };
 
 const actions = {
@@ -59,6 +66,7 @@ const actions = {
 const viewer = new Viewer(api, library, media, actions);
 const gallery = new Gallery(library, media, actions, say);
 const keyDialog = new KeyDialog(api, () => {
+  askedForKey = false;
   library.reset();
   loadModels();
 });
@@ -85,23 +93,28 @@ function sameAgain(video) {
   return Object.fromEntries(names.map((name) => [name, video[name]]).filter(([, value]) => value !== null));
 }
 
+let modelsTimer = 0;
 async function loadModels() {
+  clearTimeout(modelsTimer);
+  let pause = MODELS_AGAIN_MS;
   try {
-    composer.models = await api.models();
+    const models = document.hidden ? composer.models : await api.models();
+    composer.models = models;
+    // A worker that is starting has loaded its models soon.
+    if (!models.length || models.some((model) => !model.workers_alive)) pause = MODELS_SOON_MS;
   } catch (error) {
-    complain(error);
+    complain(error, true);
   }
+  modelsTimer = setTimeout(loadModels, pause);
 }
 
 library.addEventListener("loaded", () => {
-  banner.hidden ||= banner.dataset.from === "library";
-  delete banner.dataset.from;
+  banner.hidden ||= banner.dataset.passing === "true";
 });
-library.addEventListener("trouble", ({ detail }) => {
-  complain(detail.error);
-  banner.dataset.from = "library";
+library.addEventListener("trouble", ({ detail }) => complain(detail.error, true));
+document.getElementById("older").addEventListener("click", () => {
+  library.loadOlder().catch((error) => complain(error));
 });
-document.getElementById("older").addEventListener("click", () => library.loadOlder().catch(complain));
 document.getElementById("theme").addEventListener("click", ({ currentTarget }) => {
   const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
   document.documentElement.dataset.theme = theme;
@@ -119,9 +132,8 @@ labelTheme(document.getElementById("theme"), document.documentElement.dataset.th
 async function openAddressed() {
   const id = location.hash.slice(1);
   if (!/^video_\w+$/.test(id)) return;
-  await library.include(id).then(actions.open, complain);
+  await library.include(id).then(actions.open, (error) => complain(error));
 }
 
 await Promise.all([loadModels(), library.refresh()]);
 await openAddressed();
-setInterval(() => document.hidden || loadModels(), MODELS_AGAIN_MS);

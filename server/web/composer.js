@@ -51,6 +51,10 @@ export class Composer {
     else this.#choose(card.id);
   }
 
+  get models() {
+    return this.#models;
+  }
+
   /** Take over what a video was made with, its seed among it. */
   use(video) {
     this.#endRemix();

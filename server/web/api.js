@@ -4,9 +4,9 @@ const KEY = "framedit.key";
 
 export class ApiError extends Error {
   /** status 0: the server did not answer at all. */
-  constructor(message, { status = 0, param = null, code = null } = {}) {
+  constructor(message, { status = 0, param = null, code = null, waitSeconds = 0 } = {}) {
     super(message);
-    Object.assign(this, { status, param, code });
+    Object.assign(this, { status, param, code, waitSeconds });
   }
 }
 
@@ -75,9 +75,9 @@ export class Api {
 async function explain(answer) {
   const error = (await answer.json().catch(() => null))?.error ?? {};
   let message = error.message ?? `the server answered ${answer.status} ${answer.statusText}`;
-  const wait = Number(answer.headers.get("Retry-After"));
-  if (answer.status === 429 && wait && !/\d+ ?s/.test(message)) message += `; try again in ${wait} s`;
-  return new ApiError(sentence(message), { status: answer.status, param: error.param, code: error.code });
+  const waitSeconds = Number(answer.headers.get("Retry-After"));
+  if (answer.status === 429 && waitSeconds && !/\d+ ?s/.test(message)) message += `; try again in ${waitSeconds} s`;
+  return new ApiError(sentence(message), { status: answer.status, param: error.param, code: error.code, waitSeconds });
 }
 
 /** The server's messages start small and have no full stop, as they also stand behind a name in a terminal. */

@@ -38,7 +38,10 @@ function complain(error, passing = false) {
 /** What somebody does with a video, and the words for it when it fails. */
 const attempt = (action) => (video) => {
   banner.hidden = true;
-  return action(video).catch((error) => complain(error));
+  return action(video).catch((error) => {
+    viewer.close(); // the words would be behind it
+    complain(error);
+  });
 };
 
 const actions = {
@@ -59,7 +62,11 @@ const actions = {
   download: attempt((video) => media.download(video.id)),
   cancel: attempt((video) => library.cancel(video.id)),
   remove: attempt(async (video) => {
-    if (await confirmRemoval(`“${subject(video)}” and its file will be gone for good.`)) await library.remove(video.id);
+    if (!(await confirmRemoval(`“${subject(video)}” and its file will be gone for good.`))) return;
+    const ids = library.videos.map(({ id }) => id);
+    const place = ids.indexOf(video.id);
+    await library.remove(video.id);
+    gallery.focus(ids[place + 1] ?? ids[place - 1]);
   }),
 };
 

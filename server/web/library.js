@@ -25,6 +25,7 @@ export class Library extends EventTarget {
   #removed = new Set();
   #timer = 0;
   #failures = 0;
+  #restMs = 0; // what the server has asked for
   #asked = 0;
   #oldest = null;
   #hasMore = false;
@@ -105,6 +106,7 @@ export class Library extends EventTarget {
       this.#failures = 0;
     } catch (error) {
       this.#failures += 1;
+      this.#restMs = (error.waitSeconds ?? 0) * 1000;
       this.#emit("trouble", { error });
     }
     if (turn !== this.#asked) return;
@@ -144,7 +146,7 @@ export class Library extends EventTarget {
   }
 
   #pause() {
-    if (this.#failures) return Math.min(BUSY_MS * 2 ** this.#failures, LONGEST_WAIT_MS);
+    if (this.#failures) return Math.max(this.#restMs, Math.min(BUSY_MS * 2 ** this.#failures, LONGEST_WAIT_MS));
     const unfinished = this.videos.filter((video) => !isOver(video)).length;
     const usual = !unfinished ? IDLE_MS : this.#follow() < unfinished ? BUSY_MS : FOLLOWED_MS;
     return usual * (document.hidden ? HIDDEN_FACTOR : 1);

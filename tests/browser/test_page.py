@@ -8,7 +8,9 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+from redis import Redis
 
+from jobs.keys import KeyStore
 from jobs.store import VideoStore
 
 from .conftest import OpenTab, Tab
@@ -158,27 +160,34 @@ def test_a_server_that_is_away_is_said_and_waited_for(tab: Tab, http: httpx.Clie
     expect(page.get_by_text("The server does not answer")).to_be_hidden()
 
 
-def test_a_key_goes_with_every_request_and_to_the_video(
-    tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes
+def test_a_key_is_asked_for_and_goes_with_every_request_and_to_the_video(
+    tab: Tab, redis: Redis, http: httpx.Client, finish: Finish, mp4: bytes
 ) -> None:
     finish(post(http), mp4)
     page = tab.page
-    page.get_by_role("button", name="Key").click()
-    page.get_by_label("Sent with every request").fill("fd-secret")
+    tab.faults = Tolerant("401")
+    expect(page.locator(".tile .developed")).to_have_count(1)
+    _, token = KeyStore(redis).create("the page", ["admin"])
+    look_again(page)
+    expect(page.get_by_role("dialog")).to_contain_text("An API key is needed")
+    page.get_by_label("Sent with every request").fill(token)
     page.get_by_role("button", name="Use it").click()
     tab.requests.clear()
-    look_again(page)
+    expect(page.locator(".tile video[src^=blob] >> visible=true")).to_have_count(1)
     expect(page.locator(".tile .developed")).to_have_count(1)
-    assert page.locator(".tile video").evaluate("film => film.src").startswith("blob:")
+    look_again(page)
+    page.wait_for_event("requestfinished")
     asked = [request for request in tab.requests if "/v1/" in request.url]
     assert asked
-    assert {request.all_headers().get("authorization") for request in asked} == {"Bearer fd-secret"}
+    assert {request.all_headers().get("authorization") for request in asked} == {f"Bearer {token}"}
 
     page.reload()
     expect(page.locator(".tile .developed")).to_have_count(1)
     page.locator(".tile .opener").click()
     page.get_by_role("button", name="Copy as curl").click()
-    assert "fd-secret" not in page.evaluate("navigator.clipboard.readText()")
+    expect(page.get_by_text("Copied")).to_be_visible()
+    assert token not in page.evaluate("navigator.clipboard.readText()")
+    expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
 
 
 def test_what_is_copied_as_curl_makes_the_same_video(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:

@@ -1,0 +1,304 @@
+"""The API under load: a thousand clients that wait for their videos, open event streams, requests, memory.
+
+    python -m benchmarks.http [--clients 1000] [--seconds 10] [--rounds 5] [--streams 500] [--requests 50000]
+
+One API process, as `framedit server` starts it, over a database of its own. A stand-in for a worker moves videos from
+step to step and to their end, so that what is asked for changes as it does in life; no model runs, and the load comes
+from this process. The look at a video is measured against a bare FastAPI route that reads the same Redis hash, in turn
+with it: what else the machine does then falls on both.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import uvloop
+
+from benchmarks.http_client import HttpConnection, percentile
+from benchmarks.machine import describe_machine
+from cli.embedded_redis import EmbeddedRedis
+from jobs.cards import ModelCard, announce
+from jobs.connection import connect
+from jobs.loads import Load, publish_load
+from jobs.records import Artifact, Timings
+from jobs.store import VideoStore
+
+RESULTS = Path(__file__).parent / "results"
+CARD = ModelCard(
+    id="bench",
+    conditioning="text",
+    num_frames=16,
+    max_frames=16,
+    height=64,
+    width=64,
+    fps=8,
+    num_inference_steps=20,
+    guidance_scale=1,
+    sampler="ddim",
+    samplers=["ddim"],
+)
+BODY = {"model": CARD.id, "prompt": "a red circle moving right on a black background"}
+WORKER = "stand-in"
+SEATS = 8
+STEP_SECONDS = 0.1
+TTL_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What runs: the API on one port, the bare route on another, and the store that both read."""
+
+    port: int
+    bare_port: int
+    server: subprocess.Popen[bytes]
+    store: VideoStore
+
+    def memory_mib(self) -> float:
+        """Resident, of the API process."""
+        pages = int(Path(f"/proc/{self.server.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextmanager
+def running() -> Iterator[Bench]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        database = EmbeddedRedis(folder / "redis")
+        stack.callback(database.stop)
+        url = database.start()
+        redis = stack.enter_context(connect(url))
+        announce(redis, CARD, WORKER, TTL_SECONDS)
+        port, bare_port = _free_port(), _free_port()
+        environment = os.environ | {"REDIS_URL": url, "FRAMEDIT_DATA_DIR": str(folder), "FRAMEDIT_LOG_LEVEL": "warning"}
+        commands = (["cli.main", "server", "--port", str(port)], ["benchmarks.http_bare", url, str(bare_port)])
+        processes = [subprocess.Popen([sys.executable, "-m", *command], env=environment) for command in commands]
+        for process in processes:
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        for number in (port, bare_port):
+            _wait_for(number)
+        store = VideoStore(redis)
+        stack.enter_context(_working(store, redis))
+        yield Bench(port, bare_port, processes[0], store)
+
+
+@contextmanager
+def _working(store: VideoStore, redis: Any) -> Iterator[None]:
+    """Moves the oldest videos on, `SEATS` at a time, as a worker would."""
+    ended = threading.Event()
+
+    def work() -> None:
+        steps: dict[str, int] = {}
+        while not ended.wait(STEP_SECONDS):
+            for record in store.unfinished()[:SEATS]:
+                rate = record.cost / (record.steps * STEP_SECONDS) * SEATS
+                publish_load(redis, WORKER, Load(cost_per_second={CARD.id: rate}), TTL_SECONDS)
+                steps[record.id] = steps.get(record.id, -1) + 1
+                if record.status == "queued":
+                    store.start(record.id, WORKER)
+                elif steps[record.id] < record.steps:
+                    store.progress(record.id, steps[record.id], record.steps, WORKER)
+                else:
+                    store.complete(record.id, {"video": Artifact(num_bytes=1, sha256="0")}, Timings(), WORKER)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+async def create(bench: Bench, count: int) -> tuple[list[str], list[float]]:
+    """Ask for videos one after the other; their ids, and the seconds that each `POST` took."""
+    ids, seconds = [], []
+    async with HttpConnection(bench.port) as connection:
+        for _ in range(count):
+            answer = await connection.ask("POST", "/v1/videos", BODY)
+            assert answer.status == 200, answer.body
+            ids.append(answer.json()["id"])
+            seconds.append(answer.seconds)
+    return ids, seconds
+
+
+@dataclass(frozen=True)
+class Polling:
+    """The seconds of each answer, and after how many seconds the clients were told to ask again."""
+
+    taken: list[float]
+    pauses: list[float]
+
+
+async def poll(port: int, ids: Sequence[str], seconds: float, pause: float | None) -> Polling:
+    """A client for each id, which asks again after `pause` seconds, or after as many as it is told."""
+    polling = Polling([], [])
+    end = time.perf_counter() + 1 + seconds
+
+    async def client(video_id: str) -> None:
+        async with HttpConnection(port) as connection:
+            await asyncio.sleep((pause or 1) * random.random())  # they did not all come at once
+            while time.perf_counter() < end:
+                answer = await connection.ask("GET", f"/v1/videos/{video_id}")
+                assert answer.status == 200, answer.body
+                polling.taken.append(answer.seconds)
+                polling.pauses.append(int(answer.headers.get("openai-poll-after-ms", 1000)) / 1000)
+                await asyncio.sleep(pause or polling.pauses[-1])
+
+    await asyncio.gather(*map(client, ids))
+    return polling
+
+
+async def hammer(port: int, ids: Sequence[str], seconds: float, clients: int) -> float:
+    """Requests a second of clients that ask again at once."""
+    count = 0
+    started = time.perf_counter()
+
+    async def client() -> None:
+        nonlocal count
+        async with HttpConnection(port) as connection:
+            while time.perf_counter() - started < seconds:
+                await connection.ask("GET", f"/v1/videos/{random.choice(ids)}")
+                count += 1
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return count / (time.perf_counter() - started)
+
+
+def compare_looks(bench: Bench, ids: Sequence[str], seconds: float, rounds: int) -> dict[str, Any]:
+    """Clients that ask as often as they are told, others that ask once a second, and some that ask without pause."""
+    sides = {"ours": bench.port, "bare": bench.bare_port}
+    told: dict[str, list[Polling]] = {side: [] for side in sides}
+    impatient: dict[str, list[Polling]] = {side: [] for side in sides}
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        told["ours"].append(uvloop.run(poll(bench.port, ids, seconds, None)))
+        told["bare"].append(uvloop.run(poll(bench.bare_port, ids, seconds, median(told["ours"][-1].pauses))))
+        for side, port in sides.items():
+            impatient[side].append(uvloop.run(poll(port, ids, seconds, 1.0)))
+        for side, port in sides.items():
+            rates[side].append(uvloop.run(hammer(port, ids, seconds / 2, clients=16)))
+    ratios = [bare / ours for ours, bare in zip(rates["ours"], rates["bare"], strict=True)]
+    return {
+        "as_told": {side: _summary(told[side]) for side in sides},
+        "every_second": {side: _summary(impatient[side]) for side in sides},
+        "without_pause": {side: {"requests_a_second": round(median(rates[side]))} for side in sides},
+        "times_slower_than_bare": round(median(ratios), 2),
+    }
+
+
+def _summary(rounds: Sequence[Polling]) -> dict[str, float]:
+    p99 = [1000 * percentile(polling.taken, 0.99) for polling in rounds]
+    return {
+        "pause_seconds": round(median(median(polling.pauses) for polling in rounds), 2),
+        "p50_ms": round(median(1000 * percentile(polling.taken, 0.5) for polling in rounds), 2),
+        "p99_ms": round(median(p99), 2),
+        "p99_ms_of_the_best_round": round(min(p99), 2),
+    }
+
+
+async def open_streams(bench: Bench, ids: Sequence[str]) -> dict[str, Any]:
+    """The memory of the API process with an event stream open for each id."""
+    before = bench.memory_mib()
+    async with asyncio.TaskGroup() as group:
+        enough = asyncio.Event()
+        told = 0
+
+        async def follow(video_id: str) -> None:
+            nonlocal told
+            async with HttpConnection(bench.port) as connection:
+                connection.send("GET", f"/v1/videos/{video_id}/events")
+                status, _ = await connection.head()
+                assert status == 200
+                await connection.read_until(b"data: ")
+                told += 1
+                await enough.wait()
+
+        for video_id in ids:
+            group.create_task(follow(video_id))
+        while told < len(ids):
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(3)
+        during = bench.memory_mib()
+        enough.set()
+    return {"streams": len(ids), "before_mib": round(before, 1), "open_mib": round(during, 1)}
+
+
+async def endure(bench: Bench, ids: Sequence[str], requests: int) -> dict[str, Any]:
+    """The memory of the API process after each fifth of many requests, one in a hundred of them a `POST`."""
+    sizes = [bench.memory_mib()]
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+
+            async def part() -> None:
+                async with HttpConnection(bench.port) as connection:
+                    for number in range(requests // 5 // 8):
+                        if number % 100 == 0:
+                            await connection.ask("POST", "/v1/videos", BODY)
+                        else:
+                            await connection.ask("GET", f"/v1/videos/{random.choice(ids)}")
+
+            await asyncio.gather(*(group.create_task(part()) for _ in range(8)))
+            sizes.append(bench.memory_mib())
+    return {"requests": requests, "mib": [round(size, 1) for size in sizes]}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=10, help="of polling in each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--requests", type=int, default=50_000, help="over which memory is watched")
+    parser.add_argument("--output", type=Path, default=RESULTS / "http.json")
+    options = parser.parse_args(arguments)
+
+    machine = describe_machine("cpu")
+    with running() as bench:
+        uvloop.run(create(bench, 20))
+        ids, post_seconds = uvloop.run(create(bench, options.clients))
+        results = {
+            "machine": machine,
+            "post": {
+                "p50_ms": round(1000 * median(post_seconds), 2),
+                "p99_ms": round(1000 * percentile(post_seconds, 0.99), 2),
+            },
+            "looks": compare_looks(bench, ids, options.seconds, options.rounds),
+            "streams": uvloop.run(open_streams(bench, ids[-options.streams :])),
+            "memory": uvloop.run(endure(bench, ids, options.requests)),
+        }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _wait_for(port: int) -> None:
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()

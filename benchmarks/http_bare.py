@@ -29,4 +29,4 @@ def bare_app(redis_url: str) -> FastAPI:
 
 
 if __name__ == "__main__":
-    uvicorn.run(bare_app(sys.argv[1]), port=int(sys.argv[2]), log_config=None, access_log=False)
+    uvicorn.run(bare_app(sys.argv[1]), port=int(sys.argv[2]), log_config=None, access_log=False, timeout_keep_alive=30)

@@ -15,6 +15,8 @@ from server.app import create_app
 logger = logging.getLogger(__name__)
 
 _GOODBYE_SECONDS = 5
+# Longer than the longest pause that a waiting client is told to make: it need not connect anew each time.
+_KEEP_ALIVE_SECONDS = 30
 
 
 class ApiServer(uvicorn.Server):
@@ -37,7 +39,13 @@ def run_server(settings: Settings, fd: int | None = None) -> None:
     # uvicorn sends itself the signal again once it has shut down: the end is then a status, not a signal.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GOODBYE_SECONDS)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_GOODBYE_SECONDS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+    )
     if fd is None:
         logger.info("listening on %s", url_of(listener))
     ApiServer(config).run(sockets=[listener])

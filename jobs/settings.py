@@ -3,6 +3,7 @@
 import base64
 import ipaddress
 import re
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -158,6 +159,7 @@ def split_origins(origins: str) -> list[str]:
     return [origin.strip() for origin in origins.split(",") if origin.strip()]
 
 
+@cache
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server that listens on `host`."""
     try:

@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 import time
+from functools import cache
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,8 +26,13 @@ class Access:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None) -> None:
         self._app = app
-        self._metrics = metrics
         self._tracing = tracing
+        self._series = cache(
+            lambda route, method, code: (
+                metrics.http_requests.labels(route, method, code),
+                metrics.http_seconds.labels(route, method),
+            )
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,8 +60,9 @@ class Access:
         # The template, not the path: a series for each video would never end. What matches nothing is one series.
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._metrics.http_requests.labels(route, method, str(code)).inc()
-        self._metrics.http_seconds.labels(route, method).observe(seconds)
+        count, time_of = self._series(route, method, str(code))
+        count.inc()
+        time_of.observe(seconds)
         level = logging.DEBUG if method in _ONLY_LOOKING and code < 500 else logging.INFO
         if logger.isEnabledFor(level):
             fields = {"route": route, "method": method, "code": code, "seconds": round(seconds, 4)}

@@ -6,15 +6,16 @@ ever made, everybody has every scope, on a server that only its own machine can 
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from jobs.errors import AuthenticationError, PermissionDeniedError, VideoNotFoundError
-from jobs.keys import ApiKey, Scope, questions, recognize
+from jobs.keys import ApiKey, Identified, Scope, questions, recognize
 from jobs.records import VideoRecord
+from server.batched_redis import Command
 from server.dependencies import Services, ServicesDep
 from server.errors import documented
 
@@ -24,6 +25,8 @@ REFUSALS = documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="API key", description="As soon as `framedit keys create` has made one"
 )
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,28 @@ class Caller:
         return self.key is None or scope in self.key.scopes or "admin" in self.key.scopes
 
 
-async def authenticate(
-    services: ServicesDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-) -> Caller:
+async def authenticate(services: ServicesDep, credentials: Credentials) -> Caller:
     """The caller, with this request counted.
 
     :raises AuthenticationError: when there are keys and this is none of them.
     :raises RateLimitedError: when the key has had its requests of this minute.
     """
+    return (await authenticate_and_read(services, credentials))[0]
+
+
+async def authenticate_and_read(
+    services: Services, credentials: HTTPAuthorizationCredentials | None, *commands: Command
+) -> tuple[Caller, list[Any]]:
+    """As `authenticate`, with the answers to what a route wants to read, in the same exchange with Redis."""
     token = credentials.credentials if credentials else None
+    asked = questions(token)
     # In the event loop, with what others ask at the same time: this is part of every request.
-    found = recognize(token, await services.batched.read(*questions(token)))
+    answers = await services.batched.read(*asked, *commands)
+    found = recognize(token, answers[: len(asked)])
+    return await _admit(services, found, credentials), answers[len(asked) :]
+
+
+async def _admit(services: Services, found: Identified, credentials: HTTPAuthorizationCredentials | None) -> Caller:
     if found.key is not None:
         if found.key.limits.requests_per_minute is not None:
             await run_in_threadpool(services.request_limiter.count, found.key)
@@ -81,7 +95,7 @@ async def authenticate(
 AnybodyDep = Annotated[Caller, Depends(authenticate)]
 
 
-def _check(caller: Caller, scope: Scope) -> Caller:
+def check_scope(caller: Caller, scope: Scope) -> Caller:
     if not caller.may(scope):
         assert caller.key is not None
         held = ", ".join(caller.key.scopes)
@@ -90,11 +104,11 @@ def _check(caller: Caller, scope: Scope) -> Caller:
 
 
 async def _reader(caller: AnybodyDep) -> Caller:
-    return _check(caller, "read")
+    return check_scope(caller, "read")
 
 
 async def _creator(caller: AnybodyDep) -> Caller:
-    return _check(caller, "create")
+    return check_scope(caller, "create")
 
 
 async def metrics_access(request: Request, services: ServicesDep) -> None:
@@ -102,7 +116,7 @@ async def metrics_access(request: Request, services: ServicesDep) -> None:
     if not services.settings.metrics_without_key:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         bearer = HTTPAuthorizationCredentials(scheme=scheme, credentials=token) if scheme.lower() == "bearer" else None
-        _check(await authenticate(services, bearer), "admin")
+        check_scope(await authenticate(services, bearer), "admin")
 
 
 ReaderDep = Annotated[Caller, Depends(_reader)]

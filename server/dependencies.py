@@ -46,7 +46,7 @@ class Services:
             request_limiter=RequestLimiter(redis),
             events=EventHub(settings.redis_url, settings.redis_timeout_seconds),
             batched=batched,
-            looks=Looks(redis, batched),
+            looks=Looks(redis),
             metrics=metrics,
             publisher=Publisher(redis, metrics),
         )

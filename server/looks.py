@@ -6,9 +6,9 @@ record in one exchange with Redis, and looks only now and then how the queues st
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from redis import Redis
 
@@ -17,7 +17,7 @@ from jobs.errors import VideoNotFoundError
 from jobs.forecast import Forecast, Outlook, forecast_of, read_outlook
 from jobs.records import VideoRecord, is_video_id
 from jobs.store import from_hash, record_key
-from server.batched_redis import BatchedRedis
+from server.batched_redis import Command
 
 # How old may be what is said of a video's place, and of one that has just come to a queue.
 _MAX_AGE_SECONDS = 0.5
@@ -41,20 +41,10 @@ class _Standing:
 class Looks:
     """To be used in one event loop. All methods raise `RedisError` when Redis does not answer."""
 
-    def __init__(self, redis: Redis, batched: BatchedRedis) -> None:
+    def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._batched = batched
         self._standings: dict[str, _Standing] = {}
         self._being_read: dict[str, asyncio.Task[_Standing]] = {}
-
-    async def record(self, video_id: str) -> VideoRecord:
-        """:raises VideoNotFoundError: when there is no such record."""
-        if not is_video_id(video_id):
-            raise VideoNotFoundError(video_id)
-        (raw,) = await self._batched.read(("HGETALL", record_key(video_id)))
-        if not raw:
-            raise VideoNotFoundError(video_id)
-        return from_hash(raw)
 
     async def forecast(self, record: VideoRecord) -> Forecast:
         """As `jobs.forecast.forecast`, a little later."""
@@ -85,6 +75,23 @@ class Looks:
                 pipe.lrange(queue.PREFIX + line.name, 0, _MAX_PLACES - 1)
             listed = cast(list[list[bytes]], pipe.execute()) if outlook.lines else []
         return _Standing(outlook, {raw.decode(): index for ids in listed for index, raw in enumerate(ids)}, at)
+
+
+def questions(video_id: str) -> list[Command]:
+    """What to ask Redis for a record."""
+    return [("HGETALL", record_key(video_id))] if is_video_id(video_id) else []
+
+
+def record_of(video_id: str, answers: Sequence[Any]) -> VideoRecord:
+    """The record from the answers to `questions`.
+
+    :raises VideoNotFoundError: when there is no such record.
+    """
+    if not answers or not answers[0]:
+        raise VideoNotFoundError(video_id)
+    raw = answers[0]
+    # In the second version of Redis's protocol a hash is a list.
+    return from_hash(raw if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True)))
 
 
 def pause_ms(forecast: Forecast) -> int:

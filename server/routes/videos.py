@@ -4,19 +4,28 @@ import time
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from jobs.cards import ModelCard, find_card, known_models
 from jobs.cost import video_cost
 from jobs.errors import InvalidRequestError, ModelNotFoundError
 from jobs.forecast import forecast
 from jobs.records import VideoRecord, new_records
-from server.auth import REFUSALS, CreatorDep, ReaderDep, check_visible, find_visible
+from server.auth import (
+    REFUSALS,
+    CreatorDep,
+    Credentials,
+    ReaderDep,
+    authenticate_and_read,
+    check_scope,
+    check_visible,
+    find_visible,
+)
 from server.body import FieldsDep
 from server.creation import CreationDep
-from server.dependencies import Services, ServicesDep
+from server.dependencies import Services, ServicesDep, get_services
 from server.errors import documented
-from server.looks import pause_ms
+from server.looks import pause_ms, questions, record_of
 from server.openapi import request_body
 from server.validation import CreateVideo, RemixVideo, parse, resolve, resolve_remix
 from server.webhook_url import check_webhook_url
@@ -67,9 +76,11 @@ def list_videos(
 
 
 @router.get("/{video_id}", responses=_ID_ERRORS, response_model=Video)
-async def retrieve_video(video_id: str, caller: ReaderDep, services: ServicesDep) -> Response:
+async def retrieve_video(video_id: str, credentials: Credentials, request: Request) -> Response:
     """A video's state, also when it failed. The header `openai-poll-after-ms` tells when to ask again."""
-    record = check_visible(caller, await services.looks.record(video_id))
+    services = await get_services(request)
+    caller, answers = await authenticate_and_read(services, credentials, *questions(video_id))
+    record = check_visible(check_scope(caller, "read"), record_of(video_id, answers))
     forecast = await services.looks.forecast(record)
     unfinished = record.status in ("queued", "in_progress")
     headers = {"openai-poll-after-ms": str(pause_ms(forecast))} if unfinished else {}

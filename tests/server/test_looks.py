@@ -12,7 +12,8 @@ from jobs.connection import connect_async
 from jobs.forecast import Forecast
 from jobs.store import VideoStore
 from server.batched_redis import BatchedRedis
-from server.looks import pause_ms
+from server.looks import pause_ms, questions, record_of
+from tests.jobs.making import make_record
 
 
 def test_a_look_says_what_the_list_says(
@@ -60,6 +61,21 @@ def test_what_is_asked_for_at_once_goes_in_one_exchange(redis: Redis, redis_url:
             await batched.aclose()
 
     assert asyncio.run(ask_all()) == [[str(index).encode()] for index in range(100)]
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_record_is_read_by_either_protocol(store: VideoStore, redis_url: str, protocol: int) -> None:
+    record = make_record(metadata={"a": "b"})
+    store.create(record)
+
+    async def ask() -> list[object]:
+        batched = BatchedRedis(connect_async(f"{redis_url}?protocol={protocol}"))
+        try:
+            return await batched.read(*questions(record.id))
+        finally:
+            await batched.aclose()
+
+    assert record_of(record.id, asyncio.run(ask())) == store.get(record.id)
 
 
 def test_one_that_fails_fails_alone_and_one_that_leaves_disturbs_nobody(redis: Redis, redis_url: str) -> None:

@@ -1,0 +1,22 @@
+"""The benchmark of the API: it runs, and its results can be read."""
+
+import json
+from pathlib import Path
+
+from benchmarks import http as benchmark
+
+
+def test_a_small_run(tmp_path: Path) -> None:
+    output = tmp_path / "http.json"
+    few = ("--clients", "8", "--seconds", "0.2", "--rounds", "1", "--streams", "4", "--requests", "80")
+    benchmark.main([*few, "--output", str(output)])
+    found = json.loads(output.read_text())
+    assert found["post"]["p50_ms"] > 0
+    for way in ("as_told", "every_second"):
+        assert {side: found["looks"][way][side]["p99_ms"] > 0 for side in ("ours", "bare")} == {
+            "ours": True,
+            "bare": True,
+        }
+    assert found["looks"]["times_slower_than_bare"] > 0
+    assert found["streams"]["streams"] == 4
+    assert len(found["memory"]["mib"]) == 6

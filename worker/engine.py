@@ -236,7 +236,7 @@ class Engine:
         if step == seat.steps:
             del self._seats[seat.request_id]
             now = perf_counter()
-            events.append(Denoised(seat.request_id, seat.latents, now - (seat.started_at or now)))
+            events.append(Denoised(seat.request_id, seat.latents.clone(), now - (seat.started_at or now)))
         return events
 
     def _fail(self, seat: Seat, error: Exception) -> Failed:

@@ -47,6 +47,9 @@ class Launcher:
         launch = Launch()
         for company in [[seat] for seat in seats] if self._deterministic else [list(seats)]:
             self._launch(company, _Try(limit, models_in_use, kept, launch))
+        running = {seat for company in self._lineups for seat in company}
+        for seat in {seat for company in kept for seat in company} - running:
+            seat.leave()
         return launch
 
     def _launch(self, seats: Sequence[Seat], attempt: "_Try") -> None:
@@ -54,14 +57,14 @@ class Launcher:
             try:
                 attempt.launch.flights.append(self._pass(seats, attempt))
                 return
-            except torch.AcceleratorError:
-                raise
             except Exception as error:
                 failure = error
             if is_out_of_memory(failure):
                 failure.__traceback__ = None  # it holds on to what the pass had allocated
                 torch.cuda.empty_cache()
                 seats = self._with_less_memory(seats, attempt)
+            elif isinstance(failure, torch.AcceleratorError):
+                raise failure
             elif len(seats) == 1:
                 attempt.launch.failures.append((seats[0], failure))
                 return

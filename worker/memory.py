@@ -2,6 +2,8 @@
 
 import torch
 
+# How the CPU's allocator, the driver (when asked for page-locked memory) and two of the libraries on top of it put it.
+_REFUSALS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 # Passes at the limit that went well, after which one row more is tried: what filled the memory may have gone.
 PASSES_TO_GROW = 100
 
@@ -9,7 +11,7 @@ PASSES_TO_GROW = 100
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the CPU's allocator, has refused memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _REFUSALS)
     )
 
 

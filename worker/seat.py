@@ -3,7 +3,8 @@
 T frames, C H W latent.
 """
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import NamedTuple
 
@@ -45,8 +46,8 @@ class Seat:
     condition: Condition
     noise: NoiseStream
     state: Tensor  # (1, 4, T, C, H, W) float32, as `models.sampling.table` lays it out
+    admitted_at: float
     step: int = 0
-    admitted_at: float = field(default_factory=monotonic)
     started_at: float | None = None
     waits_until: float = 0.0  # there was no memory for it, not even alone
     starved_since: float | None = None
@@ -75,6 +76,7 @@ class Seat:
             condition=generation.model_condition().to(weight.device, weight.dtype),
             noise=noise,
             state=start_state(table, noise.draw()),
+            admitted_at=monotonic(),
         )
         if snapshot is not None:
             seat._restore(snapshot)
@@ -117,6 +119,11 @@ class Seat:
         self.step += 1
         self.has_prediction = True
         self._fresh = self._noise_state = None
+
+    def leave(self) -> None:
+        """Others go on without it: its part of what was joined with theirs must not keep all of that in memory."""
+        with suppress(torch.OutOfMemoryError):
+            self.state = self.state.clone()
 
     def snapshot(self) -> Snapshot:
         """Enough to go on elsewhere, bit for bit."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -123,6 +124,33 @@ def test_other_models_and_other_shapes_go_apart(passes: list[int]) -> None:
     engine.admit("c", "text", make_generation("text"))
     assert set(latents_of(run_out(engine))) == {"a", "b", "c"}
     assert passes == [2] * 12
+
+
+def test_no_model_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short requests of one model keep coming; a long one of another has its turn by its age."""
+    seconds = count()
+    monkeypatch.setattr("worker.engine.monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr("worker.seat.monotonic", lambda: float(next(seconds)))
+    engine = make_engine(Policy(max_rows=4), max_seats=4)
+    engine.admit("long", "text", make_generation("text", num_inference_steps=20))
+    numbers = count()
+    done: list[str] = []
+    while "long" not in done:
+        while engine.free_seats():
+            engine.admit(f"short {next(numbers)}", "class", make_generation(num_inference_steps=2))
+        done += latents_of(engine.step())
+        assert len(done) < 200
+
+
+def test_the_device_being_gone_is_nobody_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(Transformer, "forward", fail)
+    engine = make_engine()
+    engine.admit("a", "class", make_generation())
+    with pytest.raises(torch.AcceleratorError):
+        engine.step()
 
 
 def test_seats_are_counted() -> None:

@@ -13,9 +13,11 @@ from models.generate import Generation
 from models.sampling.samplers import SAMPLERS
 from tests.worker.engines import DESIGNS, RandomPolicy, alone, latents_of, make_generation, make_models, run_out
 from worker.engine import Engine, EngineSettings, Event, Failed
+from worker.errors import NotFiniteError
 from worker.snapshot import Snapshot
 
 SEATS = 6
+DIVERGES = 3e38  # but where the negative condition is the condition
 EXAMPLES = settings(
     max_examples=10,
     stateful_step_count=25,
@@ -41,7 +43,7 @@ def wishes(draw: st.DrawFn) -> tuple[str, Generation]:
         model,
         seed=draw(st.integers(0, 3)),
         num_inference_steps=draw(st.integers(1, 6)),
-        guidance_scale=draw(st.sampled_from([1.0, 0.0, 3.0, 7.5])),
+        guidance_scale=draw(st.sampled_from([1.0, 0.0, 3.0, 7.5, DIVERGES])),
         sampler=draw(st.sampled_from(SAMPLERS)),
         num_frames=draw(st.integers(2, 3)),
         condition=draw(st.integers(0, 4)),
@@ -50,7 +52,7 @@ def wishes(draw: st.DrawFn) -> tuple[str, Generation]:
 
 
 class Schedules(RuleBasedStateMachine):
-    """Requests come, run in random company, are moved to another engine by a snapshot, are cancelled, and end."""
+    """Requests come, run in random company, are moved to another engine by a snapshot, are cancelled, fail, and end."""
 
     design: str
     deterministic: bool
@@ -105,14 +107,21 @@ class Schedules(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.check(run_out(self.engine))
 
+    def expected(self, request_id: str) -> torch.Tensor:
+        model, generation = self.wishes[request_id]
+        return alone(self.models[model], generation)
+
     def check(self, events: list[Event]) -> None:
-        assert not [event for event in events if isinstance(event, Failed)]
+        for event in events:
+            if isinstance(event, Failed):
+                assert isinstance(event.error, NotFiniteError)
+                assert self.wishes[event.request_id][1].guidance_scale == DIVERGES
+                assert not self.deterministic or not self.expected(event.request_id).isfinite().all()
         for request_id, latents in latents_of(events).items():
-            model, generation = self.wishes[request_id]
-            expected = alone(self.models[model], generation)
+            expected = self.expected(request_id)
             if self.deterministic:
                 assert torch.equal(latents, expected)
-            else:
+            elif self.wishes[request_id][1].guidance_scale != DIVERGES:
                 assert (latents - expected).norm() < 1e-3 * expected.norm()
 
 

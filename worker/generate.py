@@ -1,4 +1,4 @@
-"""One request to one file, on a resident model; knows no Redis. What batches requests replaces this function."""
+"""What a request asks of a model; and one request to one file, without a server."""
 
 import time
 from collections.abc import Callable

@@ -1,11 +1,13 @@
 """Creating videos for a caller: within the limits of its key, and once for each `Idempotency-Key`."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
 
+from jobs import log_context
 from jobs.admission import check_wait
 from jobs.errors import VideoNotFoundError
 from jobs.idempotency import AlreadyCreatedError, OnceGuard, fingerprint
@@ -15,6 +17,8 @@ from jobs.store import Guard
 from server.auth import Caller, CreatorDep
 from server.body import FieldsDep
 from server.dependencies import Services, ServicesDep
+
+logger = logging.getLogger(__name__)
 
 _KEY_PATTERN = r"^[!-~]([ -~]*[!-~])?$"
 
@@ -43,6 +47,9 @@ class Creation:
                 records = make()
                 check_wait(self.services.redis, records, self.services.settings.max_wait_seconds)
                 self.services.store.create(*records, guards=self._guards())
+                for record in records:
+                    with log_context.about(video_id=record.id):
+                        logger.info("%s: accepted, %s", record.id, record.request.model)
                 return records
         except AlreadyCreatedError as error:
             earlier = error.video_ids

@@ -1,13 +1,12 @@
 """What a worker tells of its work: metrics, and traces where they are wanted."""
 
 import time
-from collections.abc import Callable
 
 import torch
 from redis import Redis
 
 from jobs.metrics import Metrics, Publisher, report_device
-from jobs.records import Timings, VideoRecord, VideoRequest
+from jobs.records import Timings, VideoRecord
 from jobs.tracing import Tracing
 from worker.device import memory_bytes
 
@@ -31,19 +30,6 @@ class Meter:
         """A model has run once over a batch of `rows` rows."""
         self._metrics.step_seconds.labels(model, str(rows)).observe(seconds)
         self._metrics.batch_rows.observe(rows)
-
-    def timing_steps(self, request: VideoRequest, on_step: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        """`on_step`, with the time between its calls counted as that of a step."""
-        rows = 1 if request.guidance_scale == 1 else 2
-        started = time.perf_counter()
-
-        def timed(step: int, steps: int) -> None:
-            nonlocal started
-            self.passed(request.model, rows, time.perf_counter() - started)
-            on_step(step, steps)
-            started = time.perf_counter()
-
-        return timed
 
     def completed(self, record: VideoRecord, timings: Timings) -> None:
         """A video's file is in the store and its record says so."""

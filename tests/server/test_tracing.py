@@ -2,15 +2,11 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import httpx
 import pytest
 import torch
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from redis import Redis
 
 from jobs.cards import ModelCard, announce
@@ -18,48 +14,16 @@ from jobs.records import Artifact, Timings
 from jobs.settings import Settings
 from jobs.store import VideoStore
 from jobs.tracing import start_tracing
+from tests.collector import Collector, collecting
 from worker.metrics import Meter
 
 from .serving import serving
 
 
-class Collector:
-    """An OTLP receiver over HTTP; `spans` are by name, with the service that they are from."""
-
-    def __init__(self) -> None:
-        self.spans: dict[str, tuple[str, Any]] = {}
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                assert self.path == "/v1/traces"
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector.take(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def take(self, request: ExportTraceServiceRequest) -> None:
-        for resource in request.resource_spans:
-            service = next(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
-            for scope in resource.scope_spans:
-                self.spans |= {span.name: (service, span) for span in scope.spans}
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    collector = Collector()
-    thread = threading.Thread(target=collector.server.serve_forever)
-    thread.start()
-    yield collector
-    collector.server.shutdown()
-    collector.server.server_close()
-    thread.join()
+    with collecting() as collector:
+        yield collector
 
 
 def test_a_video_s_trace_goes_from_the_request_to_the_file(

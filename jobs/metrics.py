@@ -9,6 +9,7 @@ What can be read where it lies (the queues, the workers) is read when it is aske
 import json
 import secrets
 import threading
+from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import cast
@@ -162,8 +163,9 @@ def _present(redis: Redis) -> Iterable[Metric]:
     memory = GaugeMetricFamily(
         "framedit_device_memory_bytes", "Memory that a worker holds on its device", labels=["worker"]
     )
+    waiting = _waiting(redis)
     for model, (_, count) in models.items():
-        depth.add_metric([model], sum(waiting.count for waiting in queue.queues(redis, model)))
+        depth.add_metric([model], waiting.get(model, 0))
         alive.add_metric([model], count)
     workers = sorted(set[str]().union(*(workers_alive(redis, model) for model in models)))
     for worker in workers:
@@ -171,6 +173,19 @@ def _present(redis: Redis) -> Iterable[Metric]:
         if held is not None:
             memory.add_metric([worker], float(held))
     return depth, alive, memory
+
+
+def _waiting(redis: Redis) -> Counts[str]:
+    """How many videos wait, by model: in the queues of every priority and of every owner."""
+    names = [waiting.name for waiting in queue.all_queues(redis)]
+    with redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.llen(queue.PREFIX + name)
+        lengths = pipe.execute() if names else []
+    counts = Counts[str]()
+    for name, length in zip(names, lengths, strict=True):
+        counts[queue.parse_name(name)[0]] += length
+    return counts
 
 
 def _field(sample: Sample) -> str:

@@ -95,8 +95,8 @@ def test_queues_and_workers_are_read_where_they_are(redis: Redis, store: VideoSt
     announce(redis, text_card, "w1", ttl_seconds=600)
     announce(redis, text_card, "w2", ttl_seconds=0)
     report_device(redis, "w1", 123, ttl_seconds=600)
-    store.create(make_record(), make_record(priority="high"))
+    store.create(make_record(), make_record(priority="high"), make_record().model_copy(update={"owner": "key_1"}))
     families = collect(redis)
-    assert value(families, "framedit_queue_depth", model="tiny-text") == 2
+    assert value(families, "framedit_queue_depth", model="tiny-text") == 3
     assert value(families, "framedit_workers_alive", model="tiny-text") == 1
     assert value(families, "framedit_device_memory_bytes", worker="w1") == 123

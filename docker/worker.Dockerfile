@@ -43,6 +43,6 @@ ENV PATH=/opt/framedit/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
 USER 10001:10001
 WORKDIR /data
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=20s --timeout=15s --start-period=120s --retries=3 CMD ["/opt/framedit/bin/framedit", "health", "worker"]
+HEALTHCHECK --interval=30s --timeout=30s --start-period=120s --retries=3 CMD ["/opt/framedit/bin/framedit", "health", "worker"]
 ENTRYPOINT ["/opt/framedit/bin/framedit"]
 CMD ["worker"]

@@ -46,11 +46,22 @@ class Stack:
         env = {"API_PORT": str(self.port), **self.env}
         return run("docker", "compose", "-p", self.project, *arguments, env=env, check=check)
 
-    def up(self, *arguments: str) -> None:
-        """Start it, and wait until all of it is healthy; the images must be there."""
-        self.compose("up", "-d", "--no-build", *arguments)
-        for service in ("redis", "api", "worker"):
-            wait_for(lambda s=service: self.is_healthy(s), f"{service}; {self.compose('logs', service)}", 600)
+    def up(self, model: str = "demo-class", workers: int = 1) -> None:
+        """Start it, and wait until so many workers serve a model; the images must be there."""
+        self.compose("up", "-d", "--no-build")
+        self.wait_for_workers(model, workers)
+
+    def wait_for_workers(self, model: str, workers: int) -> None:
+        wait_for(lambda: self.workers_alive(model) >= workers, f"{workers} workers for {model}", 600)
+
+    def workers_alive(self, model: str) -> int:
+        """As the API tells; -1 while it does not."""
+        try:
+            with self.client() as http:
+                answer = http.get(f"/v1/models/{model}")
+        except httpx.TransportError:
+            return -1
+        return int(answer.json()["workers_alive"]) if answer.status_code == 200 else -1
 
     def down(self) -> None:
         """Leave nothing behind: containers, networks, volumes."""

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from .compose import Stack, run
+from .compose import Stack, run, wait_for
 
 MEGABYTE = 1 << 20
 
@@ -17,6 +17,11 @@ def test_it_makes_a_video(stack: Stack) -> None:
         content = http.get(f"/v1/videos/{video['id']}/content")
     assert content.headers["content-type"] == "video/mp4"
     assert content.content[4:8] == b"ftyp"
+
+
+def test_the_health_checks_agree(stack: Stack) -> None:
+    for service in ("redis", "api", "worker"):
+        wait_for(lambda s=service: stack.is_healthy(s), f"{service} to be healthy")
 
 
 def test_containers_can_do_no_more_than_they_must(stack: Stack) -> None:

@@ -14,8 +14,10 @@ overwritten and a deleted record is never written to. In the same step it is tol
 """
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -84,6 +86,7 @@ class VideoStore:
         self._max_attempts = max_attempts
         self._video_ttl_seconds = video_ttl_seconds
         self._change_script = redis.register_script(scripts.CHANGE)
+        self._turns = [threading.Lock() for _ in range(64)]
         self._delete_script = redis.register_script(scripts.DELETE)
 
     # What the server does
@@ -108,7 +111,11 @@ class VideoStore:
                     pipe.zadd(owned_key(record.owner), {record.id: 0})
             queue.enqueue(self._redis, records, pipe, self._max_attempts)
 
-        self._redis.transaction(write, *(key for guard in guards for key in guard.watched()))
+        watched = [key for guard in guards for key in guard.watched()]
+        # Of two that watch the same one has to begin anew. Those of one owner take turns, at least within a process:
+        # otherwise most of the work of many at once would be done in vain.
+        with self._turns[hash(records[0].owner) % len(self._turns)] if watched else nullcontext():
+            self._redis.transaction(write, *watched)
 
     def get(self, video_id: str) -> VideoRecord:
         """:raises VideoNotFoundError: when there is no such record."""

@@ -79,7 +79,7 @@ class ModelNotFoundError(NotFoundError):
         hint = (
             f"the models here are: {names}" if names else "no worker has announced one yet: start a worker, ask again"
         )
-        super().__init__(f"there is no model {model!r}; {hint}")
+        super().__init__(f"there is no model {model[:100]!r}; {hint}")
 
 
 class VideoUnavailableError(FrameditError):

@@ -1,6 +1,8 @@
 """Checks what a client asks for against the model's card, and fills in what it leaves open."""
 
 import json
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
@@ -241,8 +243,21 @@ def _explain(error: ValidationError) -> InvalidRequestError:
     param = str(fault["loc"][0])
     if fault["type"] == "missing":
         return InvalidRequestError(f"{param} is missing", param, code="missing_parameter")
-    message = str(fault["msg"]).replace("Input should", "it should")
-    return _refuse(param, fault["input"], message)
+    place = _place(fault["loc"])
+    message = re.sub(r"^(Input|String|Dictionary) should", "it should", str(fault["msg"]))
+    message = message.removesuffix(" after validation, not more")
+    if fault["type"] == "string_too_long":
+        return InvalidRequestError(f"{place} has {len(fault['input'])} characters; {message}", param)
+    return InvalidRequestError(f"{place} is {_show(fault['input'])}; {message}", param)
+
+
+def _place(location: Sequence[int | str]) -> str:
+    """`n`, `metadata['shot']`, or `a key of metadata`."""
+    names = [str(name) for name in location]
+    if names[-1] == "[key]":
+        return f"a key of {names[0]}"
+    # Where a field takes several types, the type is part of the location.
+    return f"metadata[{_show(names[1])}]" if names[0] == "metadata" and len(names) > 1 else names[0]
 
 
 def _show(got: object) -> str:

@@ -175,7 +175,13 @@ def test_a_client_that_goes_away_is_no_failure_of_the_server(settings: Settings)
 
     headers = [(b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/v1/videos", "query_string": b"", "headers": headers}
-    asyncio.run(create_app(settings)(scope, receive, send))
+    app = create_app(settings)
+
+    async def ask() -> None:
+        await app(scope, receive, send)
+        await app.state.services.batched.aclose()
+
+    asyncio.run(ask())
     assert sent[0]["status"] == 400
 
 

@@ -39,6 +39,8 @@ def warm_up(checkpoint: Checkpoint, pace: Pace, max_rows: int, max_seconds: floa
                 parts = [2] * (rows // 2) if deterministic and rows > 2 else [rows]
                 seconds = sum(_pass(checkpoint, part) for part in parts)
                 pace.observe(rows, seconds)
+                if monotonic() > give_up_at:
+                    break
             rows *= 2
         _limit_to_memory(checkpoint, pace, max_rows)
     except Exception as error:

@@ -9,10 +9,15 @@ import pytest
 import torch
 
 import worker.finishing
+from jobs.records import VideoRequest
 from models.vae import VideoDecoder
 from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS
+from tests.worker.engines import latents_of, run_out
+from worker.engine import Engine, EngineSettings
 from worker.finishing import Finished, Finisher, FinishFailed
+from worker.generate import make_video, to_generation
+from worker.policy import Policy
 from worker.resident import ResidentModel, ResidentModels
 
 Result = Finished[tuple[int, ...]] | FinishFailed
@@ -155,3 +160,21 @@ def test_a_moment_without_memory_costs_no_video(
     (finished,) = wait_for(finisher, 1)
     assert isinstance(finished, Finished)
     assert not refusals
+
+
+def test_the_file_is_the_one_that_is_made_without_a_batch(
+    models: ResidentModels, tmp_path: Path, request_of: Callable[..., VideoRequest]
+) -> None:
+    requests = {str(seed): request_of(seed=seed, sampler="ddpm") for seed in (1, 2)}
+    files: dict[str, bytes] = {}
+    finisher = Finisher(lambda name, folder: files.update({name: (folder / "video.mp4").read_bytes()}))
+    engine = Engine(models, Policy(), EngineSettings(deterministic=True))
+    for name, wanted in requests.items():
+        engine.admit(name, "tiny", to_generation(wanted, models["tiny"]))
+    for name, latents in latents_of(run_out(engine)).items():
+        finisher.submit(name, models["tiny"], latents, requests[name].fps)
+    eventually(lambda: len(files) == 2)
+    finisher.close()
+    for name, wanted in requests.items():
+        make_video(wanted, models["tiny"], tmp_path / name)
+        assert files[name] == (tmp_path / name).read_bytes()

@@ -2,6 +2,7 @@
 #   make serve              everything on this machine: http://127.0.0.1:8000   (PORT=8080 make serve: another port)
 #   make test               the tests             (ARGS="-k video" chooses among them)
 #   make browser            Debian's Chromium, which the tests of the page drive, where there is none
+#   make faults             the long form of the fault tests: RUNS=5 of each, and a storm of all; some ten minutes
 #   make check              linter, types, direction of imports
 #   make docker-build       the images of docker-compose.yml, with Docker
 #   make docker-test        start that stack under another name, test it, remove it
@@ -11,6 +12,7 @@
 
 PORT ?=
 ARGS ?=
+RUNS ?= 5
 # Python 3.11, 3.12 or 3.13: the first of these names that is one, unless `make PYTHON=python3.12` chooses.
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
@@ -19,7 +21,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/up-to-date
 
-.PHONY: serve test browser check clean
+.PHONY: serve test browser check clean faults
 .DELETE_ON_ERROR:
 
 serve: $(STAMP)
@@ -33,6 +35,9 @@ browser:
 		as_root=$$(test $$(id -u) = 0 || echo sudo); \
 		$$as_root apt-get update -qq && \
 		$$as_root apt-get install -qq --no-install-recommends chromium >/dev/null; }
+
+faults: $(STAMP)
+	$(BIN)/python -m tests.faults $(RUNS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

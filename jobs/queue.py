@@ -101,6 +101,10 @@ def enqueue(
 
 
 def dequeue(pipe: Pipeline, record: VideoRecord) -> None:
-    """Take the record's job off its queue, where it is known to be, as part of the caller's MULTI in `pipe`."""
-    pipe.lrem(queue_key(record), 0, record.id)  # all of them: concurrent clean-ups can enqueue a job twice
+    """Take the record's job off the head of its queue, as part of the caller's MULTI in `pipe`.
+
+    Once, however often it is there (concurrent clean-ups of RQ can enqueue a job twice): to look for more would be to
+    look through the whole queue. The next one to come upon a double drops it.
+    """
+    pipe.lrem(queue_key(record), 1, record.id)
     pipe.hincrby(turns.WAITING_KEY, name_of(record), -record.cost)

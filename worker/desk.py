@@ -261,6 +261,7 @@ class Desk:
             logger.warning("job %s: its lease could not be given up: %s", claim.job.id, error)
 
     def _claim(self) -> None:
+        self._nothing_waits = False
         while self._may_claim():
             claim = self.claims.take(idle=not self._held and not self._claimed)
             if claim is None:

@@ -15,6 +15,9 @@ from worker.leases import leased_jobs, release_leases
 logger = logging.getLogger(__name__)
 
 
+_RUNS_PER_CLEANUP = 15
+
+
 class Maintenance:
     """Every worker does this every few seconds, also for models that it does not serve; doing it twice is harmless.
 
@@ -27,6 +30,7 @@ class Maintenance:
         self._store = store
         self._max_attempts = max_attempts
         self._suspects: set[str] = set()
+        self._runs = 0
 
     def run(self) -> None:
         """Look once. Raises `RedisError` when Redis is away."""
@@ -38,6 +42,9 @@ class Maintenance:
             elif self._store.enqueue_lost(record.id):
                 logger.warning("%s: queued without a job, queued again", record.id)
         self._suspects = lost
+        if self._runs % _RUNS_PER_CLEANUP == 0:
+            self._forget_ended_jobs()
+        self._runs += 1
 
     def recover(self, record: VideoRecord) -> None:
         """A worker started it and is gone. What was made with others is made alone from now on, which tells whose fault
@@ -55,6 +62,12 @@ class Maintenance:
         for record in self._store.fetch(self._store.running_ids()):
             if (record.worker or "").startswith(name_prefix):
                 self.recover(record)
+
+    def _forget_ended_jobs(self) -> None:
+        """RQ's lists of finished and failed jobs let go of an entry only when they are told to."""
+        for queue in all_queues(self._redis):
+            queue.finished_job_registry.cleanup()
+            queue.failed_job_registry.cleanup()
 
     def _nobodys(self) -> set[str]:
         """The unfinished videos that no living worker has and that wait in no queue, or wait although they are started:

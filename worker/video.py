@@ -15,8 +15,8 @@ from jobs.errors import FrameditError
 _TIMEOUT_SECONDS = 600.0
 # Constant rate factor of x264: 0 is lossless, 18 is commonly taken as visually so.
 _QUALITY = 16
-# What ffmpeg says of a full disk (strerror of ENOSPC).
-_NO_ROOM = b"No space left on device"
+# What ffmpeg says of a full disk, and of a file that may not grow (strerror of ENOSPC, EDQUOT, EFBIG).
+_NO_ROOM = (b"No space left on device", b"Disk quota exceeded", b"File too large")
 
 
 class EncodeError(FrameditError):
@@ -55,7 +55,7 @@ def write_mp4(frames: NDArray[np.uint8], path: Path, fps: float) -> None:
         raise EncoderLostError(f"ffmpeg could not be run: {error.strerror}") from error
     if result.returncode != 0:
         path.unlink(missing_ok=True)
-        is_lost = result.returncode < 0 or _NO_ROOM in result.stderr
+        is_lost = result.returncode < 0 or any(words in result.stderr for words in _NO_ROOM)
         kind = EncoderLostError if is_lost else EncodeError
         raise kind(f"ffmpeg {_how_it_ended(result.returncode)}: {_last_lines(result.stderr, path)}")
 

@@ -4,7 +4,7 @@ import pytest
 from redis import Redis
 from rq.job import Job
 
-from jobs.queue import alone_name, queue_name
+from jobs.queue import alone_name, open_queue, queue_name
 from jobs.records import VideoRecord
 from jobs.store import VideoStore
 from tests.worker.conftest import make_record
@@ -110,6 +110,18 @@ def test_a_queued_record_without_a_job_gets_one_when_seen_twice(
     assert queued(redis) == [lost.id, waiting.id]
     maintenance.run()
     assert queued(redis) == [lost.id, waiting.id]
+
+
+def test_ended_jobs_are_forgotten_when_their_time_is_over(
+    redis: Redis, store: VideoStore, maintenance: Maintenance
+) -> None:
+    created(store)
+    queue = open_queue(redis, queue_name("tiny"))
+    redis.zadd(queue.finished_job_registry.key, {"old": 1, "new": 9e9})
+    redis.zadd(queue.failed_job_registry.key, {"old": 1, "new": 9e9})
+    maintenance.run()
+    for registry in (queue.finished_job_registry, queue.failed_job_registry):
+        assert redis.zrange(registry.key, 0, -1) == [b"new"]
 
 
 def test_a_long_queue_is_read_at_once(redis: Redis, store: VideoStore, maintenance: Maintenance) -> None:

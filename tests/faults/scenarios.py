@@ -1,0 +1,172 @@
+"""The faults: each asks for videos, breaks something at a random moment, and tells what was lost."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from tests.faults.stand import POISON, Stand, wait_for
+
+Losses = list[str]
+
+
+def worker_killed(stand: Stand, chance: random.Random) -> Losses:
+    ids = stand.post(6)
+    stand.wait_until_running(ids)
+    time.sleep(chance.uniform(0, 1))
+    stand.busy_worker(chance).kill()
+    return stand.losses(ids)
+
+
+def api_killed(stand: Stand, chance: random.Random) -> Losses:
+    ids = stand.post(3)
+    time.sleep(chance.uniform(0, 0.3))
+    stand.api.kill()
+    return stand.losses(ids + stand.post(3))
+
+
+def redis_killed(stand: Stand, chance: random.Random) -> Losses:
+    ids = stand.post(6)
+    time.sleep(chance.uniform(0, 1))
+    pid = stand.database.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(chance.uniform(0, 1))
+    wait_for(stand.database.revive, "the database")
+    return stand.losses(ids)
+
+
+def worker_frozen(stand: Stand, chance: random.Random) -> Losses:
+    """Longer than its lease: it comes back when its videos are another's, or done."""
+    ids = stand.post(8)
+    stand.wait_until_running(ids)
+    time.sleep(chance.uniform(0, 0.5))
+    worker = stand.busy_worker(chance)
+    worker.kill(signal.SIGSTOP)
+    time.sleep(3 * (stand.lease_seconds or 15))
+    worker.kill(signal.SIGCONT)
+    return stand.losses(ids)
+
+
+def connection_cut(stand: Stand, chance: random.Random) -> Losses:
+    """For a minute, or with a short lease for twice that."""
+    ids = stand.post(8)
+    time.sleep(chance.uniform(0, 0.5))
+    stand.proxy.cut()
+    time.sleep(60 if stand.lease_seconds is None else 2 * stand.lease_seconds)
+    stand.proxy.heal()
+    return stand.losses(ids)
+
+
+def disk_full(stand: Stand, chance: random.Random) -> Losses:
+    """No file of the workers can grow, as the kernel says to them; a full disk says it with another word."""
+    ids = stand.post(4)
+    time.sleep(chance.uniform(0, 0.5))
+    with _no_file_grows(stand):
+        time.sleep(chance.uniform(0.2, 0.8))
+    return stand.losses(ids)
+
+
+def folder_not_writable(stand: Stand, chance: random.Random) -> Losses:
+    ids = stand.post(6)
+    time.sleep(chance.uniform(0, 0.5))
+    with _read_only(stand):
+        time.sleep(chance.uniform(1, 2))
+    return stand.losses(ids)
+
+
+def ffmpeg_killed(stand: Stand, chance: random.Random) -> Losses:
+    (stand.flags / "kill-ffmpeg").touch()
+    losses = stand.losses(stand.post(4))
+    assert not (stand.flags / "kill-ffmpeg").exists()
+    return losses
+
+
+def out_of_memory(stand: Stand, chance: random.Random) -> Losses:
+    (stand.flags / "oom").touch()
+    losses = stand.losses(stand.post(4))
+    assert not (stand.flags / "oom").exists()
+    return losses
+
+
+def poison(stand: Stand, chance: random.Random) -> Losses:
+    """A request that kills its worker, each time: it fails with the reason, and its neighbours are made."""
+    ids = stand.post(2)
+    [evil] = stand.post(1, seed=POISON)
+    ids += stand.post(2)
+    losses = stand.losses(ids)
+    stand.wait_until_ended([evil])
+    error = stand.get(evil)["error"]
+    return losses if error and error["code"] == "worker_lost" else [*losses, f"the poison ended with {error}"]
+
+
+FAULTS: Mapping[str, Callable[[Stand, random.Random], Losses]] = {
+    "SIGKILL of a worker mid-batch": worker_killed,
+    "SIGKILL of the API": api_killed,
+    "SIGKILL and restart of Redis": redis_killed,
+    "SIGSTOP of a worker past its lease, SIGCONT": worker_frozen,
+    "connection to Redis cut": connection_cut,
+    "disk full while writing": disk_full,
+    "artifact folder not writable": folder_not_writable,
+    "ffmpeg killed": ffmpeg_killed,
+    "out of memory at a step": out_of_memory,
+    "a request that kills its worker": poison,
+}
+
+
+def storm(stand: Stand, chance: random.Random, videos: int, seconds: float) -> Losses:
+    """Kills at random of workers, of the API and of Redis, for so long, while videos are asked for."""
+    give_up_at = time.monotonic() + seconds
+    ids: list[str] = []
+    while time.monotonic() < give_up_at or len(ids) < videos:
+        ids += stand.post(min(10, videos - len(ids)))
+        time.sleep(chance.uniform(0, seconds / 30))
+        chance.choice([stand.workers[0].kill, stand.workers[1].kill, stand.api.kill, lambda: _bounce(stand)])()
+    return stand.losses(ids)
+
+
+def _bounce(stand: Stand) -> None:
+    pid = stand.database.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_for(stand.database.revive, "the database")
+
+
+@contextmanager
+def _no_file_grows(stand: Stand) -> Iterator[None]:
+    pids = [worker.process.pid for worker in stand.workers]
+    before = [resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in pids]
+    for pid, (_, hard) in zip(pids, before, strict=True):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        yield
+    finally:
+        for pid, limit in zip(pids, before, strict=True):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, limit)
+
+
+@contextmanager
+def _read_only(stand: Stand) -> Iterator[None]:
+    """By a mount where this user may, else by its permissions, which bind all users but that one."""
+    folder = str(stand.artifacts)
+    if os.geteuid() != 0:
+        stand.artifacts.chmod(0o555)
+        yield
+        stand.artifacts.chmod(0o755)
+        return
+    aside = stand.artifacts.with_name("aside")
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, check=False
+    ).returncode:
+        stand.artifacts.rename(aside)  # mounts are not allowed here: no folder at all
+        stand.artifacts.touch()
+        yield
+        stand.artifacts.unlink()
+        aside.rename(stand.artifacts)
+        return
+    yield
+    subprocess.run(["umount", folder], check=True)

@@ -1,0 +1,244 @@
+"""A server, its database and its workers as real processes, to be broken and looked at."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import httpx
+import imageio_ffmpeg
+from redis import Redis
+
+from cli.embedded_redis import EmbeddedRedis
+from jobs.connection import connect
+from jobs.events import stream_key
+from tests.faults.proxy import Proxy
+from tests.faults.worker import POISON
+from tests.tiny_checkpoint import make_tiny_checkpoint
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE_SECONDS = 180.0
+
+Value = TypeVar("Value")
+
+# What is asked for, again and again: few different ones, so that an undisturbed run of each can be compared with.
+KINDS: Sequence[dict[str, Any]] = tuple(
+    {"seed": seed, "num_inference_steps": steps, "guidance_scale": scale}
+    for seed, steps, scale in ((1, 30, 2.0), (2, 60, 1.0), (3, 90, 2.0), (4, 45, 1.0))
+)
+
+
+def wait_for(condition: Callable[[], Value], what: str, timeout_seconds: float = PATIENCE_SECONDS) -> Value:
+    """The first true value of `condition`."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"waited {timeout_seconds:.0f} s in vain: {what}")
+
+
+@dataclass
+class Child:
+    """A process that is started again when it dies, until it is stopped."""
+
+    command: Sequence[str]
+    env: dict[str, str]
+    log: Path
+    revived: bool = True
+    deaths: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command, cwd=REPOSITORY, env=self.env, stdout=output, stderr=output, process_group=0
+            )
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        with self._lock:
+            self.process.send_signal(number)
+
+    def look(self) -> None:
+        with self._lock:
+            if self.revived and self.process.poll() is not None:
+                self.deaths += 1
+                self.start()
+
+    def stop(self) -> None:
+        with self._lock:
+            self.revived = False
+            self.process.kill()
+            self.process.wait()
+
+
+class Stand:
+    def __init__(self, folder: Path, lease_seconds: int | None = None, max_attempts: int = 3) -> None:
+        self.folder, self.flags, self.artifacts = folder, folder / "flags", folder / "artifacts"
+        for made in (self.flags, self.artifacts):
+            made.mkdir(parents=True)
+        make_tiny_checkpoint(folder / "checkpoints" / "tiny")
+        self.database = EmbeddedRedis(folder / "redis")
+        url = self.database.start()
+        self.proxy = Proxy(unquote(url.removeprefix("unix://")))
+        self.redis: Redis = connect(url)
+        self.reference: dict[int, str] = {}
+        self.lease_seconds = lease_seconds
+        self.env = self._environment(url, max_attempts)
+        worker = [sys.executable, "-m", "tests.faults.worker", str(self.flags)]
+        worker += [] if lease_seconds is None else [str(lease_seconds)]
+        # The first worker's way to Redis can be cut.
+        ways = (self.proxy.url, url)
+        self.workers = [
+            Child(worker, self.env | {"REDIS_URL": way}, folder / f"worker-{i}.log") for i, way in enumerate(ways)
+        ]
+        port = _free_port()
+        command = [sys.executable, "-m", "cli.main", "server", "--port", str(port)]
+        self.api = Child(command, self.env, folder / "api.log")
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+
+    def _environment(self, url: str, max_attempts: int) -> dict[str, str]:
+        ffmpeg = self.folder / "ffmpeg"
+        flag = self.flags / "kill-ffmpeg"
+        ffmpeg.write_text(f'#!/bin/sh\nif rm "{flag}" 2>/dev/null; then kill -9 $$; fi\nexec "{_ffmpeg()}" "$@"\n')
+        ffmpeg.chmod(0o755)
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("FRAMEDIT_") and k != "REDIS_URL"}
+        return clean | {
+            "REDIS_URL": url,
+            "OMP_NUM_THREADS": "1",
+            "IMAGEIO_FFMPEG_EXE": str(ffmpeg),
+            "FRAMEDIT_DATA_DIR": str(self.folder),
+            "FRAMEDIT_ARTIFACTS": str(self.artifacts),
+            "FRAMEDIT_CHECKPOINTS": str(self.folder / "checkpoints"),
+            "FRAMEDIT_MAX_ATTEMPTS": str(max_attempts),
+            "FRAMEDIT_DETERMINISTIC": "true",  # so that every run of a request gives the same file
+            "FRAMEDIT_REDIS_TIMEOUT_SECONDS": "1",
+        }
+
+    def _keep(self) -> None:
+        while not self._closing.wait(0.05):
+            for child in (*self.workers, self.api):
+                child.look()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._keeper.join()
+        self.http.close()
+        for child in (*self.workers, self.api):
+            child.stop()
+        self.redis.close()
+        self.proxy.close()
+        self.database.stop()
+
+    def ready(self) -> None:
+        """Up, and every kind of video made once with nothing in the way."""
+        ids = self.post(len(KINDS))
+        self.wait_until_ended(ids)
+        self.reference = {int(self.get(i)["seed"]): self.digest(i) for i in ids}
+        assert len(set(self.reference.values())) == len(KINDS)
+
+    # What clients do
+
+    def post(self, count: int, **changes: Any) -> list[str]:
+        """The ids of accepted videos. A server or database that is away is tried again."""
+        return [self._post_one(dict(KINDS[i % len(KINDS)]) | changes) for i in range(count)]
+
+    def _post_one(self, fields: dict[str, Any]) -> str:
+        body = {"model": "tiny", "class_label": "right"} | fields
+
+        def accepted() -> str | None:
+            try:
+                answer = self.http.post("/v1/videos", json=body)
+            except httpx.TransportError:
+                return None
+            # 404: no worker has announced the model yet.
+            assert answer.status_code in (200, 404, 503), answer.text
+            return str(answer.json()["id"]) if answer.status_code == 200 else None
+
+        return wait_for(accepted, "a video to be accepted") or ""
+
+    def get(self, video_id: str) -> dict[str, Any]:
+        def answered() -> dict[str, Any] | None:
+            try:
+                answer = self.http.get(f"/v1/videos/{video_id}")
+            except httpx.TransportError:
+                return None
+            return dict(answer.json()) if answer.status_code == 200 else None
+
+        return wait_for(answered, f"{video_id}; the API") or {}
+
+    def digest(self, video_id: str) -> str:
+        answer = self.http.get(f"/v1/videos/{video_id}/content")
+        assert answer.status_code == 200, answer.text
+        return hashlib.sha256(answer.content).hexdigest()
+
+    # What is to be so in the end
+
+    def wait_until_running(self, ids: Sequence[str]) -> None:
+        wait_for(lambda: any(self.get(i)["status"] == "in_progress" for i in ids), "a video in progress")
+
+    def wait_until_ended(self, ids: Sequence[str], timeout_seconds: float = PATIENCE_SECONDS) -> None:
+        open_ids = set(ids)
+
+        def ended() -> bool:
+            open_ids.difference_update([i for i in open_ids if self.get(i)["status"] in ("completed", "failed")])
+            return not open_ids
+
+        wait_for(ended, f"the end of all videos; {self.folder}", timeout_seconds)
+
+    def losses(self, ids: Sequence[str]) -> list[str]:
+        """What went wrong with videos that should have been completed: once each, whole, as without a fault."""
+        self.wait_until_ended(ids)
+        return [fault for video_id in ids if (fault := self._fault(video_id)) is not None]
+
+    def _fault(self, video_id: str) -> str | None:
+        video = self.get(video_id)
+        if video["status"] != "completed":
+            return f"{video_id}: {video['error']}"
+        endings = [entry for _, entry in self.redis.xrange(stream_key(video_id)) if entry[b"name"] == b"completed"]
+        if len(endings) != 1:
+            return f"{video_id}: completed {len(endings)} times"
+        return None if self.digest(video_id) == self.reference[video["seed"]] else f"{video_id}: another file"
+
+    def busy_worker(self, chance: random.Random) -> Child:
+        return chance.choice(self.workers)
+
+
+@contextmanager
+def standing(folder: Path, lease_seconds: int | None = None, max_attempts: int = 3) -> Iterator[Stand]:
+    stand = Stand(folder, lease_seconds, max_attempts)
+    try:
+        stand.ready()
+        yield stand
+    finally:
+        stand.close()
+
+
+def _ffmpeg() -> str:
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+__all__ = ["KINDS", "POISON", "Child", "Stand", "standing", "wait_for"]

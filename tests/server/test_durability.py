@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -44,5 +46,40 @@ def test_an_accepted_video_survives_the_database_s_death(tmp_path: Path, text_ca
             assert http.get("/v1/videos", params={"order": "asc"}).json()["data"] == accepted
             assert waiting(redis) == [video["id"] for video in accepted]
             assert http.post("/v1/videos", json=body).status_code == 200
+    finally:
+        database.stop()
+
+
+def test_no_video_is_made_twice_when_the_database_dies_in_between(tmp_path: Path, text_card: ModelCard) -> None:
+    """A client that repeats each request with its `Idempotency-Key` until it is answered."""
+    database = EmbeddedRedis(tmp_path / "redis")
+    settings = Settings(redis_url=database.start(), artifacts=tmp_path / "artifacts")
+    assert settings.redis_url is not None
+    answered: dict[int, str] = {}
+
+    def ask(url: str) -> None:
+        with httpx.Client(base_url=url, timeout=30) as http:
+            while len(answered) < 30:
+                number = len(answered)
+                body = {"model": "tiny-text", "prompt": f"circle {number}"}
+                answer = http.post("/v1/videos", json=body, headers={"Idempotency-Key": f"order {number}"})
+                if answer.status_code == 200:
+                    answered[number] = answer.json()["id"]
+
+    try:
+        with serving(settings) as url:
+            with connect(settings.redis_url) as redis:
+                announce(redis, text_card, "w1", ttl_seconds=600)
+            client = threading.Thread(target=ask, args=[url])
+            client.start()
+            for least in (5, 15):
+                while len(answered) < least and client.is_alive():
+                    time.sleep(0.001)
+                kill(database)
+                database.start()
+            client.join()
+            found = httpx.get(f"{url}/v1/videos", params={"limit": 100, "order": "asc"}).json()["data"]
+            assert [video["id"] for video in found] == list(answered.values())
+            assert len(found) == 30
     finally:
         database.stop()

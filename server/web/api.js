@@ -54,7 +54,8 @@ export class Api {
     const url = this.#url(path, query);
     let answer;
     try {
-      answer = await fetch(url, { method, headers: sent, body: body && JSON.stringify(body), signal, cache: "no-cache" });
+      const content = body && JSON.stringify(body);
+      answer = await fetch(url, { method, headers: sent, body: content, signal, cache: "no-cache" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ApiError("The server does not answer. The page goes on trying.");

@@ -119,16 +119,18 @@ export class Composer {
       this.#part(`${name}-limits`).textContent = `${min} to ${max}`;
       this.#field(name).closest(".field").hidden = min === max;
     }
-    const fill = (name, values, usual) => {
-      this.#field(name).replaceChildren(...values.map((value) => element("option", { value }, value.replace("x", name === "size" ? " × " : "x"))));
-      this.#field(name).value = usual;
-      this.#field(name).closest(".field").hidden = values.length < 2;
-    };
-    fill("sampler", card.samplers, card.sampler);
-    fill("size", card.sizes, card.sizes[0]);
+    this.#fill("sampler", card.samplers, card.sampler);
+    this.#fill("size", card.sizes, card.sizes[0]);
     this.#field("negative_prompt").value = card.negative_prompt;
     this.#field("priority").value = "normal";
     this.#refresh();
+  }
+
+  #fill(name, values, usual) {
+    const select = this.#field(name);
+    select.replaceChildren(...values.map((value) => element("option", { value }, value)));
+    select.value = usual;
+    select.closest(".field").hidden = values.length < 2;
   }
 
   /** What differs from the model's own settings. */
@@ -159,6 +161,7 @@ export class Composer {
 
   async #send(event) {
     event.preventDefault();
+    if (this.#part("generate").disabled) return;
     this.#complain(null);
     this.#form.setAttribute("aria-busy", "true");
     this.#part("generate").disabled = true;
@@ -186,7 +189,7 @@ export class Composer {
 
   /** Fields are called as on the page. */
   #inWords(error) {
-    const label = this.#form.elements[error.param]?.labels?.[0].textContent;
+    const label = this.#form.elements[error.param]?.labels?.[0].textContent.trim();
     const name = error.param === "class_label" ? "Class" : label;
     return name ? error.message.replace(new RegExp(`^${error.param}\\b`, "i"), name) : error.message;
   }

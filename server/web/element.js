@@ -25,5 +25,6 @@ export function icon(name) {
 
 /** A button with a picture, whose name is for screen readers and the tooltip. */
 export function iconButton(name, label, onclick) {
-  return element("button", { type: "button", class: "icon-button", "aria-label": label, title: label, onclick }, icon(name));
+  const named = { "aria-label": label, title: label };
+  return element("button", { type: "button", class: "icon-button", ...named, onclick }, icon(name));
 }

@@ -71,7 +71,8 @@ export class Gallery {
 
   #count() {
     const videos = this.#library.videos;
-    const [waiting, making] = ["queued", "in_progress"].map((status) => videos.filter((v) => v.status === status).length);
+    const count = (status) => videos.filter((video) => video.status === status).length;
+    const [waiting, making] = [count("queued"), count("in_progress")];
     const done = videos.filter(isOver).length;
     const parts = [making && `${making} being made`, waiting && `${waiting} waiting`];
     this.#parts.summary.textContent = parts.filter(Boolean).join(", ") || plural(done, "video");

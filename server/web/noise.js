@@ -2,7 +2,7 @@
 
 const SHORT_SIDE = 20;
 
-/** Grey noise in the shape of the video; `amount` from 1 (nothing but noise) to 0 (none). The same seed, the same noise. */
+/** Grey noise in the shape of the video; `amount` is from 1 to 0, which is none. The same seed, the same noise. */
 export function paintNoise(canvas, width, height, seed, amount) {
   const scale = SHORT_SIDE / Math.min(width, height);
   const random = generator(seed);

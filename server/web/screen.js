@@ -42,8 +42,10 @@ export class Screen {
     this.#video = video;
     const [width, height] = video.size.split("x").map(Number);
     this.noise = element("canvas", { class: "noise" });
-    this.preview = element("img", { class: "preview", alt: "", hidden: true, onerror: () => (this.preview.hidden = true) });
-    this.element = element("span", { class: "screen", "aria-hidden": controls ? null : "true" }, this.noise, this.preview);
+    this.preview = element("img", { class: "preview", alt: "", hidden: true });
+    this.preview.addEventListener("error", () => (this.preview.hidden = true));
+    const properties = { class: "screen", "aria-hidden": controls ? null : "true" };
+    this.element = element("span", properties, this.noise, this.preview);
     this.element.style.aspectRatio = `${width} / ${height}`;
     this.element.classList.toggle("crisp", Math.max(width, height) <= CRISP_UP_TO);
     this.#size = [width, height];

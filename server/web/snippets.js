@@ -29,7 +29,7 @@ export function curl(video, { base, key }) {
 export function python(video, { base, key }) {
   const { model, prompt = "", ...others } = body(video);
   // JSON is also Python here: there are only strings and numbers in it.
-  const extra = Object.entries(others).map(([name, value]) => `        ${JSON.stringify(name)}: ${JSON.stringify(value)},`);
+  const line = ([name, value]) => `        ${JSON.stringify(name)}: ${JSON.stringify(value)},`;
   return [
     ...(key ? ["import os", ""] : []),
     "from openai import OpenAI",
@@ -39,7 +39,7 @@ export function python(video, { base, key }) {
     `    model=${JSON.stringify(model)},`,
     `    prompt=${JSON.stringify(prompt)},`,
     "    extra_body={",
-    ...extra,
+    ...Object.entries(others).map(line),
     "    },",
     ")",
     'client.videos.download_content(video.id).write_to_file("video.mp4")',

@@ -93,7 +93,7 @@ export class Viewer {
     return [again, ...remix, use, button("download", "Download", "download"), curl, python, remove];
   }
 
-  /** Shown too: that is what is copied, and where the browser keeps its clipboard to itself, it can be taken by hand. */
+  /** Shown too: it is what is copied, and can be taken by hand where the browser keeps its clipboard to itself. */
   async #copy(text) {
     const [title, code] = this.#parts.snippet.children;
     code.textContent = text;

@@ -3,7 +3,8 @@
 
 import { follow } from "./events.js";
 
-const MOST = 2;
+// Where a page comes without TLS from another machine, tabs have no locks to share places by: there each takes fewer.
+const MOST = navigator.locks ? 3 : 2;
 const PLACES = ["framedit-0", "framedit-1", "framedit-2", "framedit-3"];
 
 export class Followers {
@@ -41,7 +42,7 @@ export class Followers {
 
 /** Does `work` once it has one of the places; nothing when all are taken. */
 async function inPlace(work) {
-  if (!navigator.locks) return work(); // there are none where the page comes without TLS from another machine
+  if (!navigator.locks) return work();
   for (const place of PLACES) {
     const free = await navigator.locks.request(place, { ifAvailable: true }, async (lock) => {
       if (lock) await work();

@@ -225,7 +225,7 @@ class Desk:
     def _poll(self) -> None:
         """Say how far each is, and drop those that are this worker's no more."""
         held = [one for one in self._held.values() if one.outcome is None]
-        reports = [StepsDone(one.record, one.step if one.step != one.reported else None, one.preview) for one in held]
+        reports = [_news_of(one) for one in held]
         for one, report, wanted in zip(held, reports, self.place.store.report(reports, self.worker.name), strict=True):
             if report.step is not None:
                 one.reported = report.step
@@ -336,3 +336,10 @@ class Desk:
             withdraw_load(self.redis, self.worker.name)
         except RedisError as error:
             logger.warning("could not withdraw: %s", error)
+
+
+def _news_of(held: Held) -> StepsDone:
+    """A preview is often done after its step was told: the step is then told again, with it."""
+    preview = held.preview
+    is_new = preview is not None or held.step != held.reported
+    return StepsDone(held.record, held.step if is_new else None, preview)

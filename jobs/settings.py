@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     max_batch_rows: int = Field(
         default=8, ge=1, description="The most rows of a forward pass: two of a request with guidance, else one."
     )
+    batch_margin: float = Field(
+        default=0.05, ge=0, description="A larger batch must raise the rows per second by more than this share."
+    )
     max_seats: int = Field(default=16, ge=1, description="The most videos that one worker has at work at once.")
     deterministic: bool = Field(
         default=False, description="The same request gives the same video bit for bit, alone or in any batch; slower."

@@ -74,7 +74,7 @@ def build_worker(
     maintenance = Maintenance(redis, store, settings.max_attempts)
     engine = Engine(
         models,
-        Policy(max_rows=settings.max_batch_rows),
+        Policy(max_rows=settings.max_batch_rows, margin=settings.batch_margin),
         EngineSettings(settings.max_batch_rows, settings.max_seats, settings.deterministic),
         on_pass=meter.passed,
     )

@@ -35,7 +35,7 @@ from jobs.cards import ModelCard, announce
 from jobs.connection import connect
 from jobs.loads import Load, publish_load
 from jobs.records import Artifact, Timings
-from jobs.store import VideoStore
+from jobs.store import UNFINISHED_KEY, VideoStore
 
 RESULTS = Path(__file__).parent / "results"
 CARD = ModelCard(
@@ -65,6 +65,7 @@ class Bench:
     port: int
     bare_port: int
     server: subprocess.Popen[bytes]
+    bare: subprocess.Popen[bytes]
     store: VideoStore
 
     def memory_mib(self) -> float:
@@ -93,7 +94,7 @@ def running() -> Iterator[Bench]:
             _wait_for(number)
         store = VideoStore(redis)
         stack.enter_context(_working(store, redis))
-        yield Bench(port, bare_port, processes[0], store)
+        yield Bench(port, bare_port, processes[0], processes[1], store)
 
 
 @contextmanager
@@ -104,7 +105,8 @@ def _working(store: VideoStore, redis: Any) -> Iterator[None]:
     def work() -> None:
         steps: dict[str, int] = {}
         while not ended.wait(STEP_SECONDS):
-            for record in store.unfinished()[:SEATS]:
+            oldest = (raw.decode() for raw in redis.zrange(UNFINISHED_KEY, 0, SEATS - 1))
+            for record in filter(None, map(store.find, oldest)):
                 rate = record.cost / (record.steps * STEP_SECONDS) * SEATS
                 publish_load(redis, WORKER, Load(cost_per_second={CARD.id: rate}), TTL_SECONDS)
                 steps[record.id] = steps.get(record.id, -1) + 1
@@ -163,10 +165,18 @@ async def poll(port: int, ids: Sequence[str], seconds: float, pause: float | Non
     return polling
 
 
-async def hammer(port: int, ids: Sequence[str], seconds: float, clients: int) -> float:
-    """Requests a second of clients that ask again at once."""
+@dataclass(frozen=True)
+class Rush:
+    """How many requests a second were answered, and the processor time that each took the server."""
+
+    requests_a_second: float
+    cpu_us: float
+
+
+async def hammer(port: int, pid: int, ids: Sequence[str], seconds: float, clients: int) -> Rush:
+    """Clients that ask again at once."""
     count = 0
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), _cpu_seconds(pid)
 
     async def client() -> None:
         nonlocal count
@@ -176,7 +186,7 @@ async def hammer(port: int, ids: Sequence[str], seconds: float, clients: int) ->
                 count += 1
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    return count / (time.perf_counter() - started)
+    return Rush(count / (time.perf_counter() - started), (_cpu_seconds(pid) - cpu_before) / count * 1e6)
 
 
 def compare_looks(bench: Bench, ids: Sequence[str], seconds: float, rounds: int) -> dict[str, Any]:
@@ -184,20 +194,30 @@ def compare_looks(bench: Bench, ids: Sequence[str], seconds: float, rounds: int)
     sides = {"ours": bench.port, "bare": bench.bare_port}
     told: dict[str, list[Polling]] = {side: [] for side in sides}
     impatient: dict[str, list[Polling]] = {side: [] for side in sides}
-    rates: dict[str, list[float]] = {side: [] for side in sides}
+    rushes: dict[str, list[Rush]] = {side: [] for side in sides}
+    pids = {"ours": bench.server.pid, "bare": bench.bare.pid}
     for _ in range(rounds):
         told["ours"].append(uvloop.run(poll(bench.port, ids, seconds, None)))
         told["bare"].append(uvloop.run(poll(bench.bare_port, ids, seconds, median(told["ours"][-1].pauses))))
         for side, port in sides.items():
             impatient[side].append(uvloop.run(poll(port, ids, seconds, 1.0)))
         for side, port in sides.items():
-            rates[side].append(uvloop.run(hammer(port, ids, seconds / 2, clients=16)))
-    ratios = [bare / ours for ours, bare in zip(rates["ours"], rates["bare"], strict=True)]
+            rushes[side].append(uvloop.run(hammer(port, pids[side], ids, seconds / 2, clients=16)))
+    pairs = list(zip(rushes["ours"], rushes["bare"], strict=True))
     return {
         "as_told": {side: _summary(told[side]) for side in sides},
         "every_second": {side: _summary(impatient[side]) for side in sides},
-        "without_pause": {side: {"requests_a_second": round(median(rates[side]))} for side in sides},
-        "times_slower_than_bare": round(median(ratios), 2),
+        "without_pause": {
+            side: {
+                "requests_a_second": round(median(rush.requests_a_second for rush in rushes[side])),
+                "cpu_us_a_request": round(median(rush.cpu_us for rush in rushes[side])),
+            }
+            for side in sides
+        },
+        "times_slower_than_bare": round(
+            median(bare.requests_a_second / ours.requests_a_second for ours, bare in pairs), 2
+        ),
+        "times_the_cpu_of_bare": round(median(ours.cpu_us / bare.cpu_us for ours, bare in pairs), 2),
     }
 
 
@@ -284,6 +304,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _free_port() -> int:

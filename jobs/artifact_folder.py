@@ -4,18 +4,19 @@ Not through fsspec, whose local files are neither synced to the disk nor renamed
 outlive a power cut.
 """
 
+import errno
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from jobs.records import Artifact
 
 _COPY_BYTES = 1 << 20
+_REMOVAL_TRIES = 5
 
 
 class Folder:
@@ -50,8 +51,16 @@ class Folder:
         return None
 
     def remove(self, folder: str) -> None:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self._root / folder)
+        for _ in range(_REMOVAL_TRIES):
+            try:
+                return shutil.rmtree(self._root / folder)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                # A worker stored another file meanwhile; it will find out that the video is gone.
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
 
     def folders(self) -> Iterator[str]:
         if self._root.is_dir():

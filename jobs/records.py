@@ -13,7 +13,7 @@ Priority = Literal["high", "normal", "low"]
 ArtifactKind = Literal["video", "thumbnail", "spritesheet"]
 MAX_SEED = 2**31 - 1
 
-_ID_PATTERN = re.compile(r"video_[0-9a-f]{32}")
+ID_PATTERN = r"video_[0-9a-f]{32}"
 
 
 class VideoRequest(BaseModel):
@@ -117,7 +117,7 @@ def new_video_id(created_at: float, index: int = 0) -> str:
 
 
 def is_video_id(text: str) -> bool:
-    return _ID_PATTERN.fullmatch(text) is not None
+    return re.fullmatch(ID_PATTERN, text) is not None
 
 
 def new_seed() -> int:

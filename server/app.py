@@ -16,6 +16,7 @@ from server.access import Access
 from server.body_limit import BodyLimit
 from server.cleaning import cleaning
 from server.dependencies import Services
+from server.openapi import PLACEHOLDER, describe
 from server.publishing import publishing
 from server.routes import content, events, health, metrics, models, page, synchronous, videos
 from server.webhook_sender import sending_webhooks
@@ -52,7 +53,8 @@ def create_app(settings: Settings) -> FastAPI:
         version=_version(),
         lifespan=lifespan,
         telemetry=_telemetry(tracing),
-        responses={"default": {"model": errors.ErrorEnvelope, "description": "What went wrong"}},
+        responses=PLACEHOLDER,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
@@ -62,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     for routes in (synchronous, videos, events, content, models, health, metrics, page):
         app.include_router(routes.router)
+    describe(app)
     return app
 
 

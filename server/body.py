@@ -10,7 +10,8 @@ from starlette.datastructures import UploadFile
 
 from jobs.errors import InvalidRequestError
 
-FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
+URL_ENCODED = "application/x-www-form-urlencoded"
+FORM_TYPES = ("multipart/form-data", URL_ENCODED)
 
 # Clients write {"metadata": {"a": "b"}} into a form as metadata[a]=b.
 _NESTED_KEY = re.compile(r"(\w+)\[([^\[\]]+)\]")
@@ -44,7 +45,7 @@ def _parse_object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         raise InvalidRequestError("the body is empty; send a JSON object", code="malformed_body")
     try:
-        value = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8-sig"), parse_float=_number, parse_constant=_refuse_constant)
         # A lone surrogate, which JSON can spell, is no text: it could not be sent back.
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -52,6 +53,12 @@ def _parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequestError(f"the body is a JSON {type(value).__name__}; send an object", code="malformed_body")
     return value
+
+
+def _number(text: str) -> float | int:
+    """JSON has one kind of number: 7.0 is the integer 7."""
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 def _refuse_constant(name: str) -> NoReturn:

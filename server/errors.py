@@ -1,6 +1,7 @@
 """Exceptions -> HTTP. The only place that knows status codes of errors and the shape of their body."""
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -159,10 +160,20 @@ def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
 def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    message = error.detail
+    message, headers = error.detail, dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request)) or headers["Allow"]
     if error.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
         message = f"there is no route {request.method} {request.url.path}; /docs lists those there are"
-    return _answer(error.status_code, message, code, headers=error.headers)
+    return _answer(error.status_code, message, code, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What this path takes by its description: Starlette tells of its first route alone."""
+    for template, item in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), request.url.path):
+            return sorted(method.upper() for method in item)
+    return []
 
 
 def _on_redis_error(request: Request, error: Exception) -> JSONResponse:

@@ -5,7 +5,6 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -66,7 +65,8 @@ class EventHub:
         self._redis = connect_async(redis_url, timeout_seconds)
         self._watched: defaultdict[str, _Watched] = defaultdict(_Watched)
         self._unread: set[str] = set()
-        self._listening: asyncio.Task[None] | None = None
+        self._rung = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
 
     @contextmanager
@@ -79,8 +79,8 @@ class EventHub:
         watched.position = min(watched.position, position)
         if self._closed:
             watcher.close()
-        elif self._listening is None:
-            self._listening = asyncio.create_task(self._listen())
+        elif not self._tasks:
+            self._tasks = [asyncio.create_task(work) for work in (self._listen(), self._answer())]
         try:
             yield watcher
         finally:
@@ -93,7 +93,7 @@ class EventHub:
         try:
             await self._read({video_id})
         except RedisError:
-            self._unread.add(video_id)
+            self._ring({video_id})
 
     def close(self) -> None:
         """End all that is open: clients come back to whoever serves them next, and have missed nothing."""
@@ -104,25 +104,42 @@ class EventHub:
 
     async def aclose(self) -> None:
         self.close()
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._redis.aclose()
 
+    def _ring(self, video_ids: Set[str]) -> None:
+        self._unread |= video_ids
+        self._rung.set()
+
     async def _listen(self) -> None:
+        """Hear the bell. After a silence, and when it was not heard for a while, all are looked at."""
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as bell:
                     await bell.subscribe(BELL)
-                    self._unread |= self._watched.keys()  # what happened while nobody listened
                     while True:
-                        unread, self._unread = self._unread, set()
-                        await self._read(unread)
-                        rung = await _rings(bell)
-                        self._unread |= rung
+                        message = await bell.get_message(timeout=_LISTEN_SECONDS)
+                        self._ring({message["data"].decode()} if message else self._watched.keys())
             except RedisError as error:
                 logger.warning("no events, Redis is away: %s", error)
+            except Exception:
+                logger.exception("no events")
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _answer(self) -> None:
+        """Read what the bell was rung for, all that has come together at once."""
+        while True:
+            await self._rung.wait()
+            self._rung.clear()
+            unread, self._unread = self._unread, set()
+            try:
+                await self._read(unread)
+            except Exception as error:
+                logger.warning("events come late: %r", error)
                 await asyncio.sleep(_RETRY_SECONDS)
+                self._ring(unread)
 
     async def _read(self, video_ids: Set[str]) -> None:
         asked = {video_id: self._watched[video_id] for video_id in video_ids & self._watched.keys()}
@@ -143,13 +160,3 @@ def _tell(watched: _Watched, events: Iterable[VideoEvent]) -> None:
         watched.position = max(watched.position, event.position)
         for watcher in watched.watchers:
             watcher.tell(event)
-
-
-async def _rings(bell: Any) -> set[str]:
-    """The ids of the videos that the bell has rung for: at least one, unless it stays silent for long."""
-    ids = set()
-    message = await bell.get_message(timeout=_LISTEN_SECONDS)
-    while message is not None:
-        ids.add(message["data"].decode())
-        message = await bell.get_message(timeout=0)
-    return ids

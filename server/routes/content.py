@@ -39,7 +39,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.head("/{video_id}/content", include_in_schema=False)
+@router.head("/{video_id}/content", name="video_content_head", response_class=FileResponse, responses=_RESPONSES)
 @router.get("/{video_id}/content", response_class=FileResponse, responses=_RESPONSES)
 def video_content(
     video_id: str,

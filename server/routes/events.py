@@ -46,13 +46,22 @@ class Deleted(BaseModel):
     error: VideoError
 
 
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["queued", "progress", "completed", "failed"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {"type": "string", "description": "For `Last-Event-ID`"},
+        "retry": {"type": "integer", "description": "Milliseconds after which to come back"},
+    },
+}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
             "`queued`, `completed` and `failed` carry the video object, `progress` an object of its own (`step`, "
             "`steps`, `eta_seconds`, now and then `preview`, a picture as a data URL)"
         ),
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"itemSchema": _EVENT}},
     },
     204: {"description": "The client has been told the end already (`Last-Event-ID`): it need not ask again"},
     **documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),

@@ -10,7 +10,7 @@ from jobs.cards import ModelCard, find_card, known_models
 from jobs.cost import video_cost
 from jobs.errors import InvalidRequestError, ModelNotFoundError
 from jobs.forecast import forecast
-from jobs.records import VideoRecord, new_records
+from jobs.records import ID_PATTERN, VideoRecord, new_records
 from server.auth import (
     REFUSALS,
     CreatorDep,
@@ -26,7 +26,7 @@ from server.creation import CreationDep
 from server.dependencies import Services, ServicesDep, get_services
 from server.errors import documented
 from server.looks import pause_ms, questions, record_of
-from server.openapi import request_body
+from server.openapi import links_of_video, request_body
 from server.validation import CreateVideo, RemixVideo, parse, resolve, resolve_remix
 from server.webhook_url import check_webhook_url
 from server.wire import DeletedVideo, Video, VideoList, to_video, to_videos
@@ -43,7 +43,7 @@ _BODY_ERRORS = documented(
 _ID_ERRORS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-@router.post("", responses=_BODY_ERRORS, openapi_extra=request_body(CreateVideo))
+@router.post("", responses=links_of_video() | _BODY_ERRORS, openapi_extra=request_body(CreateVideo))
 def create_video(creation: CreationDep, fields: FieldsDep, services: ServicesDep) -> Video | VideoList:
     """Ask for a video. The answer comes at once, the video later: look at it until it is `completed`, or `failed`.
 
@@ -66,7 +66,13 @@ def create_video(creation: CreationDep, fields: FieldsDep, services: ServicesDep
 def list_videos(
     caller: ReaderDep,
     services: ServicesDep,
-    after: Annotated[str | None, Query(description="The id of the last video of the page before")] = None,
+    after: Annotated[
+        str | None,
+        Query(
+            description="The id of the last video of the page before",
+            json_schema_extra={"pattern": f"^{ID_PATTERN}$"},
+        ),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[Literal["asc", "desc"], Query(description="By time of creation")] = "desc",
 ) -> VideoList:
@@ -104,7 +110,7 @@ def cancel_video(video_id: str, caller: CreatorDep, services: ServicesDep) -> Vi
     return show(services, services.store.cancel(video_id))[0]
 
 
-@router.post("/{video_id}/remix", responses=_BODY_ERRORS, openapi_extra=request_body(RemixVideo))
+@router.post("/{video_id}/remix", responses=links_of_video() | _BODY_ERRORS, openapi_extra=request_body(RemixVideo))
 def remix_video(video_id: str, creation: CreationDep, fields: FieldsDep, services: ServicesDep) -> Video:
     """Make a video once more, with the same model, seed and settings and a new prompt."""
     body = parse(RemixVideo, fields)

@@ -1,5 +1,7 @@
 import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +62,20 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path, artifacts_dir: P
     assert str(tmp_path) not in caught.value.message
     with pytest.raises(ArtifactStoreError, match="cannot store"):
         blocked.write(VIDEO_ID, "video", source)
+
+
+def test_files_go_although_another_is_stored_meanwhile(
+    artifacts_dir: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore(artifacts_dir)
+    store.write(VIDEO_ID, "video", source)
+    rmdir = os.rmdir
+
+    def too_late(path: str, **options: Any) -> None:
+        monkeypatch.undo()
+        store.write(VIDEO_ID, "thumbnail", source)
+        rmdir(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", too_late)
+    store.delete(VIDEO_ID)
+    assert not store.path(VIDEO_ID).parent.exists()

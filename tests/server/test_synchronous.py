@@ -39,15 +39,18 @@ def until(condition: Callable[[], Any]) -> Any:
     raise AssertionError("waited for a minute in vain")
 
 
-def the_video(store: VideoStore) -> VideoRecord:
-    return until(lambda: store.unfinished())[0]
+def the_video(store: VideoStore, answering: "Future[httpx.Response]") -> VideoRecord:
+    until(lambda: store.unfinished() or answering.done())
+    if answering.done():
+        raise AssertionError(answering.result().text)
+    return store.unfinished()[0]
 
 
 def test_the_answer_is_the_file(
     http: httpx.Client, store: VideoStore, finish: Finish, background: ThreadPoolExecutor
 ) -> None:
     answering = asked(background, http)
-    video_id = the_video(store).id
+    video_id = the_video(store, answering).id
     finish(video_id, b"the file")
     answer = answering.result()
     assert (answer.status_code, answer.content) == (200, b"the file")
@@ -64,13 +67,13 @@ def test_headers_for_other_requests_do_not_matter(
 ) -> None:
     http.headers.update({"range": "bytes=0-1", "if-none-match": "*"})
     answering = asked(background, http)
-    finish(the_video(store).id, b"the file")
+    finish(the_video(store, answering).id, b"the file")
     assert (answering.result().status_code, answering.result().content) == (200, b"the file")
 
 
 def test_a_video_that_fails_says_why(http: httpx.Client, store: VideoStore, background: ThreadPoolExecutor) -> None:
     answering = asked(background, http)
-    store.fail(the_video(store).id, "out_of_memory", "the device has too little memory")
+    store.fail(the_video(store, answering).id, "out_of_memory", "the device has too little memory")
     assert answering.result().status_code == 404
     assert "the device has too little memory" in answering.result().json()["error"]["message"]
 
@@ -79,7 +82,7 @@ def test_a_video_that_is_deleted_is_not_waited_for(
     http: httpx.Client, store: VideoStore, background: ThreadPoolExecutor
 ) -> None:
     answering = asked(background, http)
-    store.delete(the_video(store).id)
+    store.delete(the_video(store, answering).id)
     assert answering.result().status_code == 404
 
 
@@ -110,8 +113,7 @@ def test_a_server_that_stops_answers_first(
     announce(redis, text_card, "w1", ttl_seconds=600)
     with serving(Settings(redis_url=redis_url, artifacts=tmp_path)) as url:
         answering = background.submit(httpx.post, f"{url}/v1/videos/sync", json=BODY, timeout=60)
-        record = the_video(store)
-        until(lambda: redis.pubsub_numsub("framedit:events") == [(b"framedit:events", 1)])
+        record = the_video(store, answering)
     assert answering.result().status_code == 504
     assert store.get(record.id).status == "queued"
 

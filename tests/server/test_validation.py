@@ -177,11 +177,11 @@ def test_a_client_that_goes_away_is_no_failure_of_the_server(settings: Settings)
     scope = {"type": "http", "method": "POST", "path": "/v1/videos", "query_string": b"", "headers": headers}
     app = create_app(settings)
 
-    async def ask() -> None:
-        await app(scope, receive, send)
-        await app.state.services.batched.aclose()
+    async def leave() -> None:
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
 
-    asyncio.run(ask())
+    asyncio.run(leave())
     assert sent[0]["status"] == 400
 
 
@@ -223,3 +223,9 @@ def test_a_wrong_method_is_an_envelope(http: httpx.Client) -> None:
     answer = http.put("/v1/videos")
     assert answer.status_code == 405
     assert "PUT /v1/videos" in answer.json()["error"]["message"]
+
+
+def test_every_method_of_a_path_is_allowed(http: httpx.Client) -> None:
+    for path, methods in (("/v1/videos", "GET, POST"), ("/v1/videos/x", "DELETE, GET"), ("/livez", "GET")):
+        answer = http.request("PATCH", path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)

@@ -90,6 +90,10 @@ def test_a_form_says_the_same_as_json(http: httpx.Client) -> None:
             }
 
 
+def test_a_number_is_whole_however_it_is_written(http: httpx.Client) -> None:
+    assert create(http, seed=7.0, num_frames=3.0)["seed"] == 7
+
+
 def test_null_is_the_same_as_left_out(http: httpx.Client) -> None:
     assert create(http, num_frames=None, metadata=None, class_label=None)["num_frames"] == 16
 

@@ -19,9 +19,9 @@ from jobs.records import VideoRecord, is_video_id
 from jobs.store import from_hash, record_key
 from server.batched_redis import Command
 
-# How old may be what is said of a video's place, and of one that has just come to a queue.
+# After which it is looked anew how the queues stand, and what is too old to be told meanwhile.
 _MAX_AGE_SECONDS = 0.5
-_MAX_AGE_OF_NEWS_SECONDS = 0.05
+_OLDEST_SECONDS = 5.0
 # The places of those further back are not told apart.
 _MAX_PLACES = 5000
 
@@ -31,11 +31,11 @@ _PAUSES_A_WAIT = 20
 
 @dataclass(frozen=True)
 class _Standing:
-    """How the queues of a model stood at a time (`monotonic`)."""
+    """How the queues of a model stood at a time (Unix seconds)."""
 
     outlook: Outlook
     places: Mapping[str, int]
-    at: float
+    read_at: float
 
 
 class Looks:
@@ -50,31 +50,45 @@ class Looks:
         """As `jobs.forecast.forecast`, a little later."""
         if record.status not in ("queued", "in_progress"):
             return Forecast()
-        model = record.request.model
-        standing = self._standings.get(model)
-        is_news = standing is not None and record.status == "queued" and record.id not in standing.places
-        max_age = _MAX_AGE_OF_NEWS_SECONDS if is_news else _MAX_AGE_SECONDS
-        if standing is None or time.monotonic() - standing.at > max_age:
-            standing = await self._read_once(model)
+        standing = await self._standing(record)
         return forecast_of(standing.outlook, record, standing.places.get(record.id))
 
-    async def _read_once(self, model: str) -> _Standing:
-        """All who want it now wait for the same one."""
-        task = self._being_read.get(model)
-        if task is None:
-            task = self._being_read[model] = asyncio.create_task(asyncio.to_thread(self._read, model))
-            task.add_done_callback(lambda _: self._being_read.pop(model))
-        self._standings[model] = standing = await asyncio.shield(task)
+    async def _standing(self, record: VideoRecord) -> _Standing:
+        """Nobody waits for a newer one, but who has come to a queue after it."""
+        model = record.request.model
+        standing = self._standings.get(model)
+        for _ in range(2):  # one that is being read may have begun too early
+            if standing is None or standing.read_at <= record.created_at or _age(standing) > _OLDEST_SECONDS:
+                standing = await asyncio.shield(self._read_once(model))
+        assert standing is not None
+        if _age(standing) > _MAX_AGE_SECONDS:
+            self._read_once(model)
         return standing
 
+    def _read_once(self, model: str) -> "asyncio.Task[_Standing]":
+        """All who want it now get the same one."""
+        if model not in self._being_read:
+            task = self._being_read[model] = asyncio.create_task(asyncio.to_thread(self._read, model))
+            task.add_done_callback(lambda task: self._keep(model, task))
+        return self._being_read[model]
+
+    def _keep(self, model: str, task: "asyncio.Task[_Standing]") -> None:
+        del self._being_read[model]
+        if not task.cancelled() and task.exception() is None:  # whoever waits for it is told what went wrong
+            self._standings[model] = task.result()
+
     def _read(self, model: str) -> _Standing:
-        at = time.monotonic()
+        read_at = time.time()
         outlook = read_outlook(self._redis, model)
         with self._redis.pipeline(transaction=False) as pipe:
             for line in outlook.lines:
                 pipe.lrange(queue.PREFIX + line.name, 0, _MAX_PLACES - 1)
             listed = cast(list[list[bytes]], pipe.execute()) if outlook.lines else []
-        return _Standing(outlook, {raw.decode(): index for ids in listed for index, raw in enumerate(ids)}, at)
+        return _Standing(outlook, {raw.decode(): index for ids in listed for index, raw in enumerate(ids)}, read_at)
+
+
+def _age(standing: _Standing) -> float:
+    return time.time() - standing.read_at
 
 
 def questions(video_id: str) -> list[Command]:

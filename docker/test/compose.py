@@ -16,12 +16,12 @@ REPOSITORY = Path(__file__).parents[2]
 VIDEO = {"model": "demo-class", "class_label": "star-left", "seed": 7, "num_inference_steps": 4}
 
 
-def run(*command: str, env: dict[str, str] | None = None, check: bool = True) -> str:
-    """What a command prints; when it fails, its errors are in the exception."""
+def run(*command: str, env: dict[str, str] | None = None, check: bool = True, errors: bool = False) -> str:
+    """What a command prints, with `errors` on stderr too; when it fails, its errors are in the exception."""
     done = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **(env or {})}, capture_output=True, text=True)
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: status {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+    return done.stdout + done.stderr if errors else done.stdout
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_seconds: float = 300.0) -> Any:

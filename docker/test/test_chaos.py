@@ -50,11 +50,17 @@ def names(stack: Stack, service: str) -> list[str]:
     return [container["Name"].lstrip("/") for container in stack.containers(service)]
 
 
+def busiest_worker(stack: Stack) -> str:
+    """The one that began most of the videos of the last minute."""
+    logs = {name: run("docker", "logs", "--since", "60s", name, errors=True) for name in names(stack, "worker")}
+    return max(logs, key=lambda name: logs[name].count(": started on"))
+
+
 def kill(service: str) -> Callable[[Stack], None]:
-    """As the kernel would when memory is short: Docker starts it again by itself."""
+    """All of its containers, as the kernel would when memory is short (which takes root): Docker starts them again."""
 
     def fault(stack: Stack) -> None:
-        for name in names(stack, service)[:1]:
+        for name in names(stack, service):
             pid = run("docker", "inspect", "-f", "{{.State.Pid}}", name).strip()
             run("kill", "-9", pid)
 
@@ -63,7 +69,7 @@ def kill(service: str) -> Callable[[Stack], None]:
 
 def freeze(service: str, seconds: float) -> Callable[[Stack], None]:
     def fault(stack: Stack) -> None:
-        [name, *_] = names(stack, service)
+        name = busiest_worker(stack) if service == "worker" else names(stack, service)[0]
         run("docker", "pause", name)
         time.sleep(seconds)
         run("docker", "unpause", name)
@@ -75,7 +81,7 @@ def cut_off(seconds: float) -> Callable[[Stack], None]:
     """A worker that reaches nothing for longer than its lease lasts."""
 
     def fault(stack: Stack) -> None:
-        [name, *_] = names(stack, "worker")
+        name = busiest_worker(stack)
         networks = [f"{stack.project}_inside", f"{stack.project}_outside"]
         for network in networks:
             run("docker", "network", "disconnect", network, name)
@@ -109,7 +115,7 @@ def restart_all_in_turn(stack: Stack) -> None:
 
 
 FAULTS: dict[str, Callable[[Stack], None]] = {
-    "kill -9 of a worker": kill("worker"),
+    "kill -9 of both workers": kill("worker"),
     "kill -9 of the API": kill("api"),
     "kill -9 of Redis": kill("redis"),
     "Redis frozen for 15 s": freeze("redis", 15),

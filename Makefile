@@ -34,7 +34,7 @@ browser:
 	@command -v $${CHROMIUM:-chromium} >/dev/null || { \
 		as_root=$$(test $$(id -u) = 0 || echo sudo); \
 		$$as_root apt-get update -qq && \
-		$$as_root apt-get install -qq --no-install-recommends chromium >/dev/null; }
+		$$as_root apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
 faults: $(STAMP)
 	$(BIN)/python -m tests.faults $(RUNS)

@@ -38,7 +38,7 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = scope["request_id"] = _request_id(scope)
         code = 500
 
         async def send_with_id(message: Message) -> None:

@@ -18,7 +18,7 @@ from server.cleaning import cleaning
 from server.dependencies import Services
 from server.openapi import PLACEHOLDER, describe
 from server.publishing import publishing
-from server.routes import content, events, health, metrics, models, page, synchronous, videos
+from server.routes import content, docs, events, health, metrics, models, page, synchronous, videos
 from server.webhook_sender import sending_webhooks
 
 DESCRIPTION = "Text prompts and class labels become videos. The video routes follow the OpenAI videos API."
@@ -54,6 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         telemetry=_telemetry(tracing),
         responses=PLACEHOLDER,
+        docs_url=None,
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
@@ -62,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         cors.install(app, split_origins(settings.cors_origins))
     app.add_middleware(Access, metrics=services.metrics, tracing=tracing)  # the last one is the outermost
     errors.install(app)
-    for routes in (synchronous, videos, events, content, models, health, metrics, page):
+    for routes in (synchronous, videos, events, content, models, health, metrics, page, docs):
         app.include_router(routes.router)
     describe(app)
     return app

@@ -191,4 +191,6 @@ def _on_client_disconnect(request: Request, error: Exception) -> JSONResponse:
 def _on_anything_else(request: Request, error: Exception) -> JSONResponse:
     # Starlette raises the exception again after this answer, so that the server logs where it came from.
     message = "the server failed at this request; its log says why"
-    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, message, "internal_error")
+    # It is made outside of every middleware, so the one that names requests does not see it.
+    headers = {"X-Request-Id": request.scope.get("request_id", "")}
+    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, message, "internal_error", headers=headers)

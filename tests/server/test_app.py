@@ -84,3 +84,27 @@ def test_what_changes_something_is_logged_with_what_it_is_about(
     lines = [record.getMessage() for record in caplog.records if record.name == "server.access"]
     assert lines == ["POST /v1/videos 200", f"DELETE /v1/videos/{video_id} 200"]
     assert seen[-1] == {"request_id": answer.headers["x-request-id"], "video_id": video_id}
+
+
+def test_the_description_for_people_needs_nothing_from_elsewhere(http: httpx.Client) -> None:
+    page = http.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    for path, item in http.get("/openapi.json").json()["paths"].items():
+        assert all(f"<h2>{method.upper()} {path}</h2>" in page.text for method in item)
+    assert "webhook_url" in page.text
+    assert "://" not in page.text.replace("https://example.com", "")
+    assert http.get("/redoc").status_code == 404
+
+
+def test_a_fault_of_the_server_tells_its_request_and_nothing_of_the_server(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a secret of the server")
+
+    monkeypatch.setattr("server.routes.models.known_models", fail)
+    answer = http.get("/v1/models", headers={"X-Request-Id": "mine-1"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine-1")
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert "secret" not in answer.text

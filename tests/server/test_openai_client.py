@@ -1,5 +1,6 @@
 """The official client, unchanged, against the server."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,8 +9,10 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
+from redis import Redis
 
+from jobs.keys import KeyLimits, KeyStore
 from jobs.store import VideoStore
 
 # The client warns of one service behind this API, not of the API.
@@ -80,3 +83,34 @@ def test_errors_are_the_client_s_own(client: OpenAI) -> None:
 def test_models(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tiny-class", "tiny-text"]
     assert client.models.retrieve("tiny-text").owned_by == "framedit"
+
+
+def test_the_asynchronous_client(http: httpx.Client, store: VideoStore, finish: Finish) -> None:
+    async def use() -> bytes:
+        async with AsyncOpenAI(base_url=f"{http.base_url}/v1", api_key="unused", max_retries=0) as client:
+            made = [(await client.videos.create(model="tiny-text", prompt=f"circle {i}")).id for i in range(3)]
+            finish(made[0], b"the file")
+            video = await client.videos.poll(made[0])
+            assert video.status == "completed"
+            assert [video.id async for video in client.videos.list(limit=1)] == made[::-1]
+            assert (await client.videos.remix(made[0], prompt="a star")).remixed_from_video_id == made[0]
+            with pytest.raises(openai.ConflictError):
+                await client.videos.download_content(made[1])
+            assert (await client.videos.delete(made[1])).deleted
+            with pytest.raises(openai.NotFoundError):
+                await client.videos.retrieve(made[1])
+            return (await client.videos.download_content(made[0], variant="thumbnail")).read()
+
+    assert asyncio.run(use()) == b"the thumbnail of the file"
+
+
+def test_keys_and_limits_are_the_client_s_own_errors(http: httpx.Client, redis: Redis) -> None:
+    _, token = KeyStore(redis).create(limits=KeyLimits(videos_in_flight=1))
+    stranger = OpenAI(base_url=f"{http.base_url}/v1", api_key="fd-wrong", max_retries=0)
+    with stranger, pytest.raises(openai.AuthenticationError):
+        stranger.videos.list()
+    with OpenAI(base_url=f"{http.base_url}/v1", api_key=token, max_retries=0) as client:
+        client.videos.create(model="tiny-text", prompt="x")
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.videos.create(model="tiny-text", prompt="x")
+        assert int(caught.value.response.headers["retry-after"]) > 0

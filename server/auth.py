@@ -4,6 +4,7 @@ A route names what it needs (`ReaderDep`, `CreatorDep`, `AnybodyDep`) and is giv
 ever made, everybody has every scope, on a server that only its own machine can reach (or with `allow_anonymous`).
 """
 
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from jobs.errors import AuthenticationError, PermissionDeniedError, VideoNotFoundError
 from jobs.keys import ApiKey, Identified, Scope, questions, recognize
 from jobs.records import VideoRecord
+from jobs.settings import Settings, is_loopback, split_origins
 from server.batched_redis import Command
 from server.dependencies import Services, ServicesDep
 from server.errors import documented
@@ -53,17 +55,18 @@ class Caller:
         return self.key is None or scope in self.key.scopes or "admin" in self.key.scopes
 
 
-async def authenticate(services: ServicesDep, credentials: Credentials) -> Caller:
+async def authenticate(request: Request, services: ServicesDep, credentials: Credentials) -> Caller:
     """The caller, with this request counted.
 
     :raises AuthenticationError: when there are keys and this is none of them.
+    :raises PermissionDeniedError: when there are none, and a web page of elsewhere asks.
     :raises RateLimitedError: when the key has had its requests of this minute.
     """
-    return (await authenticate_and_read(services, credentials))[0]
+    return (await authenticate_and_read(request, services, credentials))[0]
 
 
 async def authenticate_and_read(
-    services: Services, credentials: HTTPAuthorizationCredentials | None, *commands: Command
+    request: Request, services: Services, credentials: HTTPAuthorizationCredentials | None, *commands: Command
 ) -> tuple[Caller, list[Any]]:
     """As `authenticate`, with the answers to what a route wants to read, in the same exchange with Redis."""
     token = credentials.credentials if credentials else None
@@ -71,6 +74,8 @@ async def authenticate_and_read(
     # In the event loop, with what others ask at the same time: this is part of every request.
     answers = await services.batched.read(*asked, *commands)
     found = recognize(token, answers[: len(asked)])
+    if found.key is None and not found.keys_exist and not services.settings.allow_anonymous:
+        _refuse_pages_of_elsewhere(request, services.settings)
     return await _admit(services, found, credentials), answers[len(asked) :]
 
 
@@ -90,6 +95,20 @@ async def _admit(services: Services, found: Identified, credentials: HTTPAuthori
             "this server has no API keys yet and serves nobody without one; `framedit keys create` makes one"
         )
     return Caller(None)
+
+
+def _refuse_pages_of_elsewhere(request: Request, settings: Settings) -> None:
+    """A browser sends what any web page wants to this machine too, and takes any name for it that the page's owner
+    gives it. Who may ask without a key is this machine's user, not the pages that they visit."""
+    # A browser always names the host.
+    host, origin = request.headers.get("host", "localhost"), request.headers.get("origin")
+    is_own = origin in (None, f"{request.scope.get('scheme', 'http')}://{host}")
+    is_own = is_own and is_loopback(re.sub(r":\d*$", "", host).strip("[]"))
+    if settings.serves_anonymous and not is_own and origin not in split_origins(settings.cors_origins):
+        raise PermissionDeniedError(
+            "without API keys this server answers its own machine, and no web page of elsewhere: call it 127.0.0.1 or "
+            "localhost, or name the page's origin in FRAMEDIT_CORS_ORIGINS"
+        )
 
 
 AnybodyDep = Annotated[Caller, Depends(authenticate)]
@@ -116,7 +135,7 @@ async def metrics_access(request: Request, services: ServicesDep) -> None:
     if not services.settings.metrics_without_key:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         bearer = HTTPAuthorizationCredentials(scheme=scheme, credentials=token) if scheme.lower() == "bearer" else None
-        check_scope(await authenticate(services, bearer), "admin")
+        check_scope(await authenticate(request, services, bearer), "admin")
 
 
 ReaderDep = Annotated[Caller, Depends(_reader)]

@@ -85,7 +85,7 @@ def list_videos(
 async def retrieve_video(video_id: str, credentials: Credentials, request: Request) -> Response:
     """A video's state, also when it failed. The header `openai-poll-after-ms` tells when to ask again."""
     services = await get_services(request)
-    caller, answers = await authenticate_and_read(services, credentials, *questions(video_id))
+    caller, answers = await authenticate_and_read(request, services, credentials, *questions(video_id))
     record = check_visible(check_scope(caller, "read"), record_of(video_id, answers))
     forecast = await services.looks.forecast(record)
     unfinished = record.status in ("queued", "in_progress")

@@ -325,3 +325,33 @@ def test_pages_of_other_origins_call_where_they_may(settings: Settings, redis: R
 def test_without_the_setting_no_origin_is_allowed(http: httpx.Client) -> None:
     answer = http.get("/v1/videos", headers={"Origin": "https://a.example"})
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://a.example"},
+        {"Origin": "null"},
+        {"Host": "rebound.example:8000"},
+        {"Host": "rebound.example:8000", "Origin": "http://rebound.example:8000"},
+    ],
+)
+def test_without_keys_no_page_of_elsewhere_is_served(
+    http: httpx.Client, keys: KeyStore, headers: dict[str, str]
+) -> None:
+    """A form that a page sends needs no leave of CORS."""
+    for method, path in (("POST", "/v1/videos"), ("GET", "/v1/videos"), ("GET", f"/v1/videos/video_{0:032x}")):
+        answer = http.request(method, path, headers=headers, data=ASK if method == "POST" else None)
+        assert answer.status_code == 403, path
+        assert "FRAMEDIT_CORS_ORIGINS" in answer.json()["error"]["message"]
+    assert http.get("/v1/videos").json()["data"] == []
+    _, token = keys.create()
+    assert http.get("/v1/videos", headers=headers | {"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_the_server_s_own_page_is_served(http: httpx.Client) -> None:
+    own = str(http.base_url).rstrip("/")
+    assert http.post("/v1/videos", json=ASK, headers={"Origin": own}).status_code == 200
+    localhost = own.replace("127.0.0.1", "localhost")
+    headers = {"Host": localhost.removeprefix("http://"), "Origin": localhost}
+    assert http.get("/v1/videos", headers=headers).status_code == 200

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
+from jobs.settings import Settings
 from tests.e2e.conftest import REPOSITORY, Serve
 from tests.e2e.conftest import serving as serving_all
-from tests.server.conftest import finish, http, server_url, settings
+from tests.server.conftest import finish, http, settings
+from tests.server.serving import serving as serving_page
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from worker.video import write_mp4
 
-__all__ = ["finish", "http", "server_url", "settings"]  # fixtures: a server without a worker, and a stand-in for one
+__all__ = ["finish", "http", "settings"]  # fixtures: a client of the server below, and a stand-in for its worker
 
 WAIT_SECONDS = 60
 NO_BROWSER = (
@@ -24,8 +26,8 @@ NO_BROWSER = (
 )
 
 
-# The scope is the package: Playwright keeps an event loop in the main thread, in which later tests may want their own.
-@pytest.fixture(scope="package")
+# The scope is the module: Playwright keeps an event loop in the main thread, in which later tests may want their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
@@ -37,7 +39,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Serve]:
     """`framedit serve` with the demo text model, and a class model that takes no time."""
     checkpoints = tmp_path_factory.mktemp("checkpoints")
@@ -45,6 +47,13 @@ def served(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterat
     make_tiny_checkpoint(checkpoints / "tiny")
     with serving_all(tmp_path_factory.mktemp("served") / "data", checkpoints) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def server_url(settings: Settings) -> Iterator[str]:
+    """A server without a worker, which is gone when later tests share one of their own over the same database."""
+    with serving_page(settings) as url:
+        yield url
 
 
 class Tab:
@@ -99,7 +108,7 @@ def open_tab(context: BrowserContext) -> Iterator[OpenTab]:
     assert [tab.faults for tab in tabs] == [[]] * len(tabs)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def mp4(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A video of two seconds that brightens."""
     path = tmp_path_factory.mktemp("mp4") / "video.mp4"

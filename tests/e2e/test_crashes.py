@@ -41,7 +41,7 @@ def test_a_killed_worker_and_a_killed_database_are_replaced_and_the_video_is_mad
 
 
 def test_ctrl_c_hands_the_video_back_and_leaves_no_process(tmp_path: Path, checkpoints: Path) -> None:
-    with serving(tmp_path / "data", checkpoints) as served:
+    with serving(tmp_path / "data", checkpoints, FRAMEDIT_DRAIN_SECONDS="0") as served:
         video = served.post(num_inference_steps=1000)
         served.wait_for_step(video["id"])
         processes = served.processes()

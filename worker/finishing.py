@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jobs.artifacts import file_name
@@ -22,12 +24,15 @@ from models.vae import VideoDecoder
 from worker.memory import is_out_of_memory
 from worker.pictures import write_spritesheet, write_thumbnail
 from worker.resident import ResidentModel
-from worker.video import write_mp4
+from worker.video import EncoderLostError, write_mp4
 
 logger = logging.getLogger(__name__)
 
 _MEMORY_PATIENCE_SECONDS = 60.0
 _MEMORY_PAUSE_SECONDS = 0.5
+# A disk that is full or an encoder that is killed is often well again soon, and denoising anew costs more than waiting.
+_WRITE_PATIENCE_SECONDS = 30.0
+_WRITE_PAUSE_SECONDS = 0.5
 
 Delivery = TypeVar("Delivery")
 
@@ -139,20 +144,31 @@ class Finisher(Generic[Delivery]):
 
 
 def finish(
-    latents: Tensor, decoder: VideoDecoder, fps: float, path: Path, pictures: Path | None = None
+    latents: Tensor,
+    decoder: VideoDecoder,
+    fps: float,
+    path: Path,
+    pictures: Path | None = None,
+    patience_seconds: float = 0.0,
 ) -> tuple[float, float]:
     """Write the video of `latents` (1, T, C, H, W) to `path`, and its still pictures into the folder `pictures`;
     the seconds that decoding and encoding took.
 
-    Raises as `VideoDecoder.decode` and `write_mp4` do.
+    Raises as `VideoDecoder.decode` and `write_mp4` do; what may pass by itself only after `patience_seconds`.
     """
     started = time.perf_counter()
     frames = _decode(latents, decoder).numpy()
     decoded = time.perf_counter()
-    write_mp4(frames, path, fps)
-    if pictures is not None:
-        write_thumbnail(frames, pictures / file_name("thumbnail"))
-        write_spritesheet(frames, pictures / file_name("spritesheet"))
+    give_up_at = time.monotonic() + patience_seconds
+    while True:
+        try:
+            _write(frames, fps, path, pictures)
+            break
+        except (EncoderLostError, OSError) as error:
+            if time.monotonic() >= give_up_at:
+                raise
+            logger.warning("a video could not be written, trying again: %s", error)
+        time.sleep(_WRITE_PAUSE_SECONDS)
     return decoded - started, time.perf_counter() - decoded
 
 
@@ -160,12 +176,19 @@ def _finish_beside(work: _Work, folder: Path) -> tuple[float, float]:
     """`finish`, on CUDA in a stream of its own: in the engine's it would wait for the steps, and they for it."""
     path = folder / file_name("video")
     if work.ready is None:
-        return finish(work.latents, work.decoder, work.fps, path, folder)
+        return finish(work.latents, work.decoder, work.fps, path, folder, _WRITE_PATIENCE_SECONDS)
     stream = torch.cuda.Stream(work.latents.device)  # type: ignore[no-untyped-call]
     stream.wait_event(work.ready)
     work.latents.record_stream(stream)
     with torch.cuda.stream(stream):
-        return finish(work.latents, work.decoder, work.fps, path, folder)
+        return finish(work.latents, work.decoder, work.fps, path, folder, _WRITE_PATIENCE_SECONDS)
+
+
+def _write(frames: NDArray[np.uint8], fps: float, path: Path, pictures: Path | None) -> None:
+    write_mp4(frames, path, fps)
+    if pictures is not None:
+        write_thumbnail(frames, pictures / file_name("thumbnail"))
+        write_spritesheet(frames, pictures / file_name("spritesheet"))
 
 
 def _decode(latents: Tensor, decoder: VideoDecoder) -> Tensor:

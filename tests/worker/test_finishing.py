@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imageio_ffmpeg
 import pytest
 import torch
 
@@ -160,6 +161,20 @@ def test_a_moment_without_memory_costs_no_video(
     (finished,) = wait_for(finisher, 1)
     assert isinstance(finished, Finished)
     assert not refusals
+
+
+def test_an_encoder_that_is_killed_once_costs_no_video(
+    finisher: Finisher[tuple[int, ...]], tiny: ResidentModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ffmpeg, flag = tmp_path / "ffmpeg", tmp_path / "killed"
+    real = imageio_ffmpeg.get_ffmpeg_exe()
+    ffmpeg.write_text(f'#!/bin/sh\n[ -e {flag} ] || {{ : > {flag}; kill -9 $$; }}\nexec {real} "$@"\n')
+    ffmpeg.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(ffmpeg))
+    finisher.submit("a", tiny, make_latents(), 8)
+    (result,) = wait_for(finisher, 1)
+    assert flag.exists()
+    assert isinstance(result, Finished), result
 
 
 def test_the_file_is_the_one_that_is_made_without_a_batch(

@@ -127,6 +127,8 @@ class Supervisor:
             deadline = time.monotonic() + program.stop_timeout_seconds
             while process.poll() is None and time.monotonic() < deadline and self._stop_signals < 2:
                 time.sleep(_POLL_SECONDS / 2)
+            if process.poll() is None:
+                logger.warning("the %s does not end by itself: killed", program.name)
             stop(process, timeout_seconds=0 if process.poll() is None else 1)
 
 

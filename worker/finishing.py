@@ -29,12 +29,12 @@ from worker.video import EncoderLostError, write_mp4
 logger = logging.getLogger(__name__)
 
 _MEMORY_PATIENCE_SECONDS = 60.0
-_MEMORY_PAUSE_SECONDS = 0.5
 # A disk that is full or an encoder that is killed is often well again soon, and denoising anew costs more than waiting.
 _WRITE_PATIENCE_SECONDS = 30.0
-_WRITE_PAUSE_SECONDS = 0.5
+_PAUSE_SECONDS = 0.5
 
 Delivery = TypeVar("Delivery")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -159,16 +159,12 @@ def finish(
     started = time.perf_counter()
     frames = _decode(latents, decoder).numpy()
     decoded = time.perf_counter()
-    give_up_at = time.monotonic() + patience_seconds
-    while True:
-        try:
-            _write(frames, fps, path, pictures)
-            break
-        except (EncoderLostError, OSError) as error:
-            if time.monotonic() >= give_up_at:
-                raise
-            logger.warning("a video could not be written, trying again: %s", error)
-        time.sleep(_WRITE_PAUSE_SECONDS)
+    _patiently(
+        lambda: _write(frames, fps, path, pictures),
+        lambda error: isinstance(error, EncoderLostError | OSError),
+        patience_seconds,
+        "a video could not be written",
+    )
     return decoded - started, time.perf_counter() - decoded
 
 
@@ -193,13 +189,30 @@ def _write(frames: NDArray[np.uint8], fps: float, path: Path, pictures: Path | N
 
 def _decode(latents: Tensor, decoder: VideoDecoder) -> Tensor:
     """Decoding shares the device with what denoises: when there is no memory for it, there may be some in a while."""
-    give_up_at = time.monotonic() + _MEMORY_PATIENCE_SECONDS
+    return _patiently(
+        lambda: decoder.decode(latents),
+        is_out_of_memory,
+        _MEMORY_PATIENCE_SECONDS,
+        f"no memory to decode {latents.shape[1]} frames",
+        torch.cuda.empty_cache,
+    )
+
+
+def _patiently(
+    work: Callable[[], Answer],
+    may_pass: Callable[[Exception], bool],
+    patience_seconds: float,
+    words: str,
+    before_next: Callable[[], None] = lambda: None,
+) -> Answer:
+    """Do `work` again and again while it raises what may pass by itself, but not for longer than so many seconds."""
+    give_up_at = time.monotonic() + patience_seconds
     while True:
         try:
-            return decoder.decode(latents)
+            return work()
         except Exception as error:
-            if not is_out_of_memory(error) or time.monotonic() > give_up_at:
+            if not may_pass(error) or time.monotonic() >= give_up_at:
                 raise
-            logger.warning("no memory to decode %d frames, trying again: %s", latents.shape[1], error)
-        torch.cuda.empty_cache()
-        time.sleep(_MEMORY_PAUSE_SECONDS)
+            logger.warning("%s, trying again: %s", words, error)
+        before_next()
+        time.sleep(_PAUSE_SECONDS)

@@ -147,7 +147,7 @@ def test_closing_waits_for_what_is_at_work_and_forgets_the_rest(tiny: ResidentMo
 def test_a_moment_without_memory_costs_no_video(
     finisher: Finisher[tuple[int, ...]], tiny: ResidentModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.finishing, "_MEMORY_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(worker.finishing, "_PAUSE_SECONDS", 0.0)
     decode = VideoDecoder.decode
     refusals = [torch.OutOfMemoryError("no"), torch.OutOfMemoryError("no")]
 

@@ -16,8 +16,9 @@ from jobs.cards import announce, workers_alive
 from jobs.records import VideoRequest, new_records
 from jobs.settings import Settings
 from jobs.store import VideoStore
-from tests.e2e.conftest import command, command_line, descendants, environment, wait_for
+from tests.e2e.conftest import command, command_line, descendants, environment
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS, make_tiny_checkpoint
+from tests.waiting import wait_for
 from worker.errors import StartupError
 
 TINY = VideoRequest(

@@ -6,8 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +16,10 @@ import httpx
 import pytest
 
 from tests.tiny_checkpoint import make_tiny_checkpoint
+from tests.waiting import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 60.0
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_seconds: float = 90.0) -> Any:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"waited {timeout_seconds:.0f} s in vain: {what}")
 
 
 def descendants(pid: int) -> set[int]:

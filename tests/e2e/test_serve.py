@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import Serve, command, environment, example_of, wait_for
+from tests.e2e.conftest import Serve, command, environment, example_of
 from tests.mp4 import decode_mp4
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 

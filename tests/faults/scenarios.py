@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from tests.faults.stand import POISON, Stand, wait_for
+from tests.faults.stand import PATIENCE_SECONDS, POISON, Stand
+from tests.waiting import wait_for
 
 Losses = list[str]
 
@@ -36,7 +37,7 @@ def redis_killed(stand: Stand, chance: random.Random) -> Losses:
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     time.sleep(chance.uniform(0, 1))
-    wait_for(stand.database.revive, "the database")
+    wait_for(stand.database.revive, "the database", PATIENCE_SECONDS)
     return stand.losses(ids)
 
 
@@ -133,7 +134,7 @@ def _bounce(stand: Stand) -> None:
     pid = stand.database.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_for(stand.database.revive, "the database")
+    wait_for(stand.database.revive, "the database", PATIENCE_SECONDS)
 
 
 @contextmanager

@@ -7,12 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 import httpx
@@ -25,27 +24,16 @@ from jobs.events import stream_key
 from tests.faults.proxy import Proxy
 from tests.faults.worker import POISON
 from tests.tiny_checkpoint import make_tiny_checkpoint
+from tests.waiting import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 180.0
-
-Value = TypeVar("Value")
 
 # What is asked for, again and again: few different ones, so that an undisturbed run of each can be compared with.
 KINDS: Sequence[dict[str, Any]] = tuple(
     {"seed": seed, "num_inference_steps": steps, "guidance_scale": scale}
     for seed, steps, scale in ((1, 30, 2.0), (2, 60, 1.0), (3, 90, 2.0), (4, 45, 1.0))
 )
-
-
-def wait_for(condition: Callable[[], Value], what: str, timeout_seconds: float = PATIENCE_SECONDS) -> Value:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"waited {timeout_seconds:.0f} s in vain: {what}")
 
 
 @dataclass
@@ -171,7 +159,7 @@ class Stand:
             assert answer.status_code in (200, 404, 503), answer.text
             return str(answer.json()["id"]) if answer.status_code == 200 else None
 
-        return wait_for(accepted, "a video to be accepted") or ""
+        return wait_for(accepted, "a video to be accepted", PATIENCE_SECONDS) or ""
 
     def get(self, video_id: str) -> dict[str, Any]:
         def answered() -> dict[str, Any] | None:
@@ -181,7 +169,7 @@ class Stand:
                 return None
             return dict(answer.json()) if answer.status_code == 200 else None
 
-        return wait_for(answered, f"{video_id}; the API") or {}
+        return wait_for(answered, f"{video_id}; the API", PATIENCE_SECONDS) or {}
 
     def digest(self, video_id: str) -> str:
         answer = self.http.get(f"/v1/videos/{video_id}/content")
@@ -191,7 +179,9 @@ class Stand:
     # What is to be so in the end
 
     def wait_until_running(self, ids: Sequence[str]) -> None:
-        wait_for(lambda: any(self.get(i)["status"] == "in_progress" for i in ids), "a video in progress")
+        wait_for(
+            lambda: any(self.get(i)["status"] == "in_progress" for i in ids), "a video in progress", PATIENCE_SECONDS
+        )
 
     def wait_until_ended(self, ids: Sequence[str], timeout_seconds: float = PATIENCE_SECONDS) -> None:
         open_ids = set(ids)
@@ -241,4 +231,4 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-__all__ = ["KINDS", "POISON", "Child", "Stand", "standing", "wait_for"]
+__all__ = ["KINDS", "POISON", "Child", "Stand", "standing"]

@@ -8,7 +8,7 @@ import uvicorn
 from redis.exceptions import RedisError
 
 from cli.listening import check_guarded, listen, url_of
-from jobs.connection import connect
+from jobs.connection import check_certificate, connect
 from jobs.settings import Settings
 from server.app import create_app
 
@@ -30,11 +30,11 @@ class ApiServer(uvicorn.Server):
 def run_server(settings: Settings, fd: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, on the listening socket `fd` where one is inherited.
 
-    Raises `ValueError` when there is no Redis server to use, `StartupError` when the address cannot be listened on, or
-    may not be without API keys.
+    Raises `ValueError` when there is no Redis server to use, `RedisCertificateError` when its certificate is not
+    accepted, `StartupError` when the address cannot be listened on, or may not be without API keys.
     """
     app = create_app(settings)
-    _check_guarded(settings)
+    _look_at_redis(settings)
     listener = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
     # uvicorn sends itself the signal again once it has shut down: the end is then a status, not a signal.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -51,11 +51,14 @@ def run_server(settings: Settings, fd: int | None = None) -> None:
     ApiServer(config).run(sockets=[listener])
 
 
-def _check_guarded(settings: Settings) -> None:
+def _look_at_redis(settings: Settings) -> None:
+    """Find out now what would keep this server from ever serving; that Redis is away does not."""
     assert settings.redis_url is not None
     try:
         with connect(settings.redis_url, settings.redis_timeout_seconds) as redis:
+            redis.ping()
             check_guarded(settings, redis)
     except RedisError as error:
-        # The API looks again at every request, and serves nobody while there is no key.
-        logger.warning("Redis is away, so it is not known whether there are API keys: %s", error)
+        check_certificate(error)
+        # Whether there are API keys is asked again for every request, and without Redis nobody is served.
+        logger.warning("Redis is away; nothing is served before it is back: %s", error)

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 FRAMEDIT = (sys.executable, "-m", "cli.main")
 # After its drain: the file that is being made, and telling Redis what became of the rest.
-_END_SECONDS = 20.0
+END_SECONDS = 20.0
 
 
 def worker_program(label: str, prefix: str, settings: Settings, env: Mapping[str, str]) -> Program:
@@ -36,7 +36,7 @@ def worker_program(label: str, prefix: str, settings: Settings, env: Mapping[str
         command,
         {**environment_of(settings), **env},
         on_death=lambda: recover(settings, name),
-        stop_timeout_seconds=settings.drain_seconds + _END_SECONDS,
+        stop_timeout_seconds=settings.drain_seconds + END_SECONDS,
     )
 
 

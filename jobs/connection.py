@@ -1,10 +1,16 @@
 """The connection to Redis, the same in the server and in the workers."""
 
+import ssl
+
 import redis.asyncio
 from redis import Redis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import RedisError
 from redis.retry import Retry
+
+from jobs.errors import RedisCertificateError
 
 
 def connect(url: str, timeout_seconds: float = 5.0) -> Redis:
@@ -13,8 +19,10 @@ def connect(url: str, timeout_seconds: float = 5.0) -> Redis:
     A command is never sent twice: when an answer is lost it is not known whether the command took effect, and only the
     caller can tell whether it may be repeated. Idle connections that broke are replaced before they are used.
 
-    :raises ValueError: for a URL that is not `redis://`, `rediss://` or `unix://`.
+    :raises ValueError: for a URL that is not `redis://`, `rediss://` or `unix://`, or names certificates that cannot be
+        read.
     """
+    _check_certificate_files(url)
     return Redis.from_url(
         url,
         socket_timeout=timeout_seconds,
@@ -39,3 +47,34 @@ def server_time(redis: Redis) -> float:
     """The time by Redis's clock, in Unix seconds: the clocks of workers and servers need not agree."""
     seconds, microseconds = redis.time()
     return float(seconds + microseconds / 1e6)
+
+
+def check_certificate(error: RedisError) -> None:
+    """Does nothing about an outage, which passes; a certificate that is not accepted is a mistake, which does not.
+
+    :raises RedisCertificateError: when that is why Redis could not be connected to.
+    """
+    fault = error.__context__
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        reason = fault.verify_message.rstrip(".")
+        raise RedisCertificateError(
+            f"the certificate that Redis shows is not accepted: {reason}; FRAMEDIT_REDIS_URL must name the host as the "
+            "certificate does, and where the system does not know its CA, the CA's file: rediss://...?ssl_ca_certs=FILE"
+        ) from error
+
+
+def _check_certificate_files(url: str) -> None:
+    """At once and by name: the client would only find that it cannot connect, and that is tried again for ever."""
+    options = parse_url(url)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authorities, certificate = options.get("ssl_ca_certs"), options.get("ssl_certfile")
+    try:
+        if authorities:
+            context.load_verify_locations(authorities)
+        if certificate:
+            context.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password", ""))
+    except OSError as error:  # OpenSSL's are, too
+        names = " or ".join(filter(None, (authorities, certificate, options.get("ssl_keyfile"))))
+        raise ValueError(
+            f"FRAMEDIT_REDIS_URL names {names}, which cannot be read as certificates and key: {error.strerror}"
+        ) from None

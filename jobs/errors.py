@@ -17,6 +17,7 @@
     │   ├── TooManyQueuedError               for what the client itself has asked for
     │   └── OverloadedError                  for what everybody has
     ├── InvalidCardError (a ValueError)      a model card that cannot be used
+    ├── RedisCertificateError                Redis is not, or cannot be known to be, who it should
     └── ArtifactStoreError                   a file could not be stored, read or removed
         └── ArtifactFileMissingError         it is not there
 
@@ -122,6 +123,10 @@ class OverloadedError(TryLaterError):
 
 class InvalidCardError(FrameditError, ValueError):
     code = "invalid_card"
+
+
+class RedisCertificateError(FrameditError):
+    code = "redis_certificate"
 
 
 class ArtifactStoreError(FrameditError):

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from jobs.artifacts import ArtifactStore
 from jobs.cards import announce, withdraw
-from jobs.connection import connect
+from jobs.connection import check_certificate, connect
 from jobs.settings import Settings
 from jobs.store import VideoStore
 from jobs.tracing import start_tracing
@@ -41,7 +41,8 @@ def run_worker(settings: Settings, burst: bool = False, name: str | None = None)
     """Load every checkpoint, then make videos until SIGTERM or SIGINT, with `burst` until the queues are empty.
 
     `name` must be unlike that of any other worker, dead ones included; left out, one is drawn. Raises `StartupError`
-    for settings under which no worker can run.
+    for settings under which no worker can run, and `RedisCertificateError` for a Redis whose certificate is not
+    accepted.
     """
     if settings.redis_url is None:
         raise StartupError("a worker needs a Redis server: redis_url is not set")
@@ -124,6 +125,7 @@ def _wait_for(redis: Redis) -> None:
             redis.ping()
             return
         except RedisError as error:
+            check_certificate(error)
             logger.warning("Redis is away, trying again: %s", error)
             time.sleep(1.0)
 

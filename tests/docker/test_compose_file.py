@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.worker_child import END_SECONDS
+from jobs.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
@@ -52,6 +55,12 @@ def test_what_needs_redis_waits_until_it_is_healthy() -> None:
     for name in ("api", "worker", "worker-gpu"):
         assert SERVICES[name]["depends_on"]["redis"] == {"condition": "service_healthy"}
     assert SERVICES["redis"]["depends_on"]["setup"] == {"condition": "service_completed_successfully"}
+
+
+def test_a_worker_has_the_time_to_drain() -> None:
+    for name in ("worker", "worker-gpu"):
+        given = float(SERVICES[name]["stop_grace_period"].removesuffix("s"))
+        assert given > Settings().drain_seconds + END_SECONDS
 
 
 def test_every_variable_of_the_file_is_in_the_example_with_its_default() -> None:

@@ -33,7 +33,9 @@ class Settings(BaseSettings):
         description="Videos in S3 go through the server, or clients are sent to the store with a URL for 5 minutes.",
     )
     artifact_retry_seconds: int = Field(
-        default=600, ge=0, description="How long a worker tries to store a finished video while the store is away."
+        default=600,
+        ge=0,
+        description="How long a worker tries to write and store a video while a disk is full or the store is away.",
     )
     checkpoints: Path = Field(default=Path("checkpoints"), description="A folder of checkpoint folders.")
 

@@ -3,6 +3,7 @@
 Shape legend: T frames, C H W latent.
 """
 
+import errno
 import logging
 import queue
 import tempfile
@@ -24,13 +25,14 @@ from models.vae import VideoDecoder
 from worker.memory import is_out_of_memory
 from worker.pictures import write_spritesheet, write_thumbnail
 from worker.resident import ResidentModel
-from worker.video import EncoderLostError, write_mp4
+from worker.video import EncoderLostError, NoRoomError, write_mp4
 
 logger = logging.getLogger(__name__)
 
 _MEMORY_PATIENCE_SECONDS = 60.0
-# A disk that is full or an encoder that is killed is often well again soon, and denoising anew costs more than waiting.
+# An encoder that is killed is often well again soon, and denoising anew costs more than waiting.
 _WRITE_PATIENCE_SECONDS = 30.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PAUSE_SECONDS = 0.5
 
 Delivery = TypeVar("Delivery")
@@ -68,10 +70,18 @@ class Finisher(Generic[Delivery]):
     and the folder is gone after it. What it raises fails the video, as what decoding and encoding raise does.
     """
 
-    def __init__(self, deliver: Callable[[str, Path], Delivery], capacity: int = 4) -> None:
-        """`capacity`: with so many videos waiting or at work it is `full`."""
+    def __init__(
+        self,
+        deliver: Callable[[str, Path], Delivery],
+        capacity: int = 4,
+        room_patience_seconds: float = _WRITE_PATIENCE_SECONDS,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`capacity`: with so many videos waiting or at work it is `full`. On a full disk a video waits for
+        `room_patience_seconds`. `give_up` is asked before each further try of whatever failed."""
         self._deliver = deliver
         self._capacity = capacity
+        self._patience = Patience(room_patience_seconds, give_up)
         self._lock = threading.Lock()
         self._waiting: dict[str, _Work] = {}
         self._num_open = 0
@@ -134,13 +144,48 @@ class Finisher(Generic[Delivery]):
 
     def _finish(self, work: _Work) -> Finished[Delivery] | FinishFailed:
         try:
-            with tempfile.TemporaryDirectory(prefix="framedit-") as name:
+            with self._patience.wait(_new_folder, "no folder can be made for a video") as name:
                 folder = Path(name)
-                decode_s, encode_s = _finish_beside(work, folder)
+                decode_s, encode_s = _finish_beside(work, folder, self._patience)
                 delivery = self._deliver(work.request_id, folder)
             return Finished(work.request_id, delivery, Timings(decode_s=decode_s, encode_s=encode_s))
         except Exception as error:
             return FinishFailed(work.request_id, error)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long what may pass by itself is tried again: a full disk for `room_seconds`, an encoder that was killed or
+    another fault of the disk for `write_seconds`, a device without memory for `memory_seconds`."""
+
+    room_seconds: float = 0.0
+    give_up: Callable[[], bool] = lambda: False
+    write_seconds: float = _WRITE_PATIENCE_SECONDS
+    memory_seconds: float = _MEMORY_PATIENCE_SECONDS
+
+    def wait(self, work: Callable[[], Answer], words: str, before_next: Callable[[], None] = lambda: None) -> Answer:
+        """Do `work` until it does not raise, or raises what does not pass; `words` tell the log what is waited for."""
+        started = time.monotonic()
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if time.monotonic() - started >= self._seconds(error) or self.give_up():
+                    raise
+                logger.warning("%s, trying again: %s", words, error)
+            before_next()
+            time.sleep(_PAUSE_SECONDS)
+
+    def _seconds(self, error: Exception) -> float:
+        if isinstance(error, NoRoomError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+            return self.room_seconds
+        if isinstance(error, EncoderLostError | OSError):
+            return self.write_seconds
+        return self.memory_seconds if is_out_of_memory(error) else 0.0
+
+
+# Of one who waits in front of a terminal.
+_IMPATIENT = Patience(write_seconds=0.0)
 
 
 def finish(
@@ -149,35 +194,36 @@ def finish(
     fps: float,
     path: Path,
     pictures: Path | None = None,
-    patience_seconds: float = 0.0,
+    patience: Patience = _IMPATIENT,
 ) -> tuple[float, float]:
     """Write the video of `latents` (1, T, C, H, W) to `path`, and its still pictures into the folder `pictures`;
     the seconds that decoding and encoding took.
 
-    Raises as `VideoDecoder.decode` and `write_mp4` do; what may pass by itself only after `patience_seconds`.
+    Raises as `VideoDecoder.decode` and `write_mp4` do; what may pass by itself only once `patience` is at its end.
     """
     started = time.perf_counter()
-    frames = _decode(latents, decoder).numpy()
+    # Decoding shares the device with what denoises: when there is no memory for it, there may be some in a while.
+    words = f"no memory to decode {latents.shape[1]} frames"
+    frames = patience.wait(lambda: decoder.decode(latents), words, torch.cuda.empty_cache).numpy()
     decoded = time.perf_counter()
-    _patiently(
-        lambda: _write(frames, fps, path, pictures),
-        lambda error: isinstance(error, EncoderLostError | OSError),
-        patience_seconds,
-        "a video could not be written",
-    )
+    patience.wait(lambda: _write(frames, fps, path, pictures), "a video could not be written")
     return decoded - started, time.perf_counter() - decoded
 
 
-def _finish_beside(work: _Work, folder: Path) -> tuple[float, float]:
+def _finish_beside(work: _Work, folder: Path, patience: Patience) -> tuple[float, float]:
     """`finish`, on CUDA in a stream of its own: in the engine's it would wait for the steps, and they for it."""
     path = folder / file_name("video")
     if work.ready is None:
-        return finish(work.latents, work.decoder, work.fps, path, folder, _WRITE_PATIENCE_SECONDS)
+        return finish(work.latents, work.decoder, work.fps, path, folder, patience)
     stream = torch.cuda.Stream(work.latents.device)  # type: ignore[no-untyped-call]
     stream.wait_event(work.ready)
     work.latents.record_stream(stream)
     with torch.cuda.stream(stream):
-        return finish(work.latents, work.decoder, work.fps, path, folder, _WRITE_PATIENCE_SECONDS)
+        return finish(work.latents, work.decoder, work.fps, path, folder, patience)
+
+
+def _new_folder() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="framedit-")
 
 
 def _write(frames: NDArray[np.uint8], fps: float, path: Path, pictures: Path | None) -> None:
@@ -185,34 +231,3 @@ def _write(frames: NDArray[np.uint8], fps: float, path: Path, pictures: Path | N
     if pictures is not None:
         write_thumbnail(frames, pictures / file_name("thumbnail"))
         write_spritesheet(frames, pictures / file_name("spritesheet"))
-
-
-def _decode(latents: Tensor, decoder: VideoDecoder) -> Tensor:
-    """Decoding shares the device with what denoises: when there is no memory for it, there may be some in a while."""
-    return _patiently(
-        lambda: decoder.decode(latents),
-        is_out_of_memory,
-        _MEMORY_PATIENCE_SECONDS,
-        f"no memory to decode {latents.shape[1]} frames",
-        torch.cuda.empty_cache,
-    )
-
-
-def _patiently(
-    work: Callable[[], Answer],
-    may_pass: Callable[[Exception], bool],
-    patience_seconds: float,
-    words: str,
-    before_next: Callable[[], None] = lambda: None,
-) -> Answer:
-    """Do `work` again and again while it raises what may pass by itself, but not for longer than so many seconds."""
-    give_up_at = time.monotonic() + patience_seconds
-    while True:
-        try:
-            return work()
-        except Exception as error:
-            if not may_pass(error) or time.monotonic() >= give_up_at:
-                raise
-            logger.warning("%s, trying again: %s", words, error)
-        before_next()
-        time.sleep(_PAUSE_SECONDS)

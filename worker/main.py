@@ -87,7 +87,11 @@ def build_worker(
         maintenance.run()
 
     artifacts = ArtifactStore(settings.artifacts, settings.artifact_retry_seconds, give_up=lambda: desk.is_handing_back)
-    finisher = Finisher(lambda request_id, folder: desk.store_files(request_id, folder))
+    finisher = Finisher(
+        lambda request_id, folder: desk.store_files(request_id, folder),
+        room_patience_seconds=settings.artifact_retry_seconds,
+        give_up=lambda: desk.is_handing_back,
+    )
     desk = Desk(
         redis,
         VideoWorker(redis, list(models), name),

@@ -31,6 +31,10 @@ class EncoderLostError(EncodeError):
     code = "encoder_lost"
 
 
+class NoRoomError(EncoderLostError):
+    """The disk is full, or this user has no more of it."""
+
+
 def write_mp4(frames: NDArray[np.uint8], path: Path, fps: float) -> None:
     """Write `frames` (T, H, W, 3) uint8 RGB to `path`, replacing what is there.
 
@@ -55,9 +59,7 @@ def write_mp4(frames: NDArray[np.uint8], path: Path, fps: float) -> None:
         raise EncoderLostError(f"ffmpeg could not be run: {error.strerror}") from error
     if result.returncode != 0:
         path.unlink(missing_ok=True)
-        is_lost = result.returncode < 0 or any(words in result.stderr for words in _NO_ROOM)
-        kind = EncoderLostError if is_lost else EncodeError
-        raise kind(f"ffmpeg {_how_it_ended(result.returncode)}: {_last_lines(result.stderr, path)}")
+        raise _kind_of(result)(f"ffmpeg {_how_it_ended(result.returncode)}: {_last_lines(result.stderr, path)}")
 
 
 def _check(frames: NDArray[np.uint8], fps: float) -> None:
@@ -78,6 +80,12 @@ def _command(width: int, height: int, fps: float, path: Path) -> list[str]:
     codec = ["-c:v", "libx264", "-preset", "medium", "-crf", str(_QUALITY), "-threads", "2", "-pix_fmt", "yuv420p"]
     target = ["-movflags", "+faststart", "-fflags", "+bitexact", "-f", "mp4", "-y", f"file:{path}"]
     return [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-xerror", *source, *colour, *codec, *target]
+
+
+def _kind_of(result: "subprocess.CompletedProcess[bytes]") -> type[EncodeError]:
+    if any(words in result.stderr for words in _NO_ROOM):
+        return NoRoomError
+    return EncoderLostError if result.returncode < 0 else EncodeError
 
 
 def _how_it_ended(returncode: int) -> str:

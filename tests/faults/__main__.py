@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults.scenarios import FAULTS, storm
+from tests.faults.scenarios import FAULTS, form_of, storm
 from tests.faults.stand import standing
 
 STORM_VIDEOS = 200
@@ -25,7 +25,7 @@ def main(runs: int, only: str = "") -> int:
                 if only in name:
                     started = time.monotonic()
                     losses = [loss for _ in range(runs) for loss in fault(stand, chance)]
-                    rows.append((name, runs, losses, time.monotonic() - started))
+                    rows.append((form_of(name, stand), runs, losses, time.monotonic() - started))
                     print_row(*rows[-1])
         if not only:
             # Deaths at random are nobody's fault, and a storm of them may hit one video more often than a poison may
@@ -40,11 +40,11 @@ def main(runs: int, only: str = "") -> int:
 
 
 def print_row(name: str, runs: int, losses: list[str], seconds: float) -> None:
-    print(f"| {name:<48} | {runs:>4} | {len(losses):>6} | {seconds:>7.1f} s |", flush=True)
+    print(f"| {name:<50} | {runs:>4} | {len(losses):>6} | {seconds:>7.1f} s |", flush=True)
     for loss in losses:
         print(f"    {loss}", flush=True)
 
 
 if __name__ == "__main__":
-    print(f"| {'fault':<48} | {'runs':>4} | {'losses':>6} | {'time':>9} |", flush=True)
+    print(f"| {'fault':<50} | {'runs':>4} | {'losses':>6} | {'time':>9} |", flush=True)
     sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 5, *sys.argv[2:]))

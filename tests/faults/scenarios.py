@@ -4,12 +4,13 @@ import os
 import random
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.faults.stand import PATIENCE_SECONDS, POISON, Stand
+from tests.full_disk import ballast, small_disk, top_up
 from tests.waiting import wait_for
 
 Losses = list[str]
@@ -63,12 +64,34 @@ def connection_cut(stand: Stand, chance: random.Random) -> Losses:
     return stand.losses(ids)
 
 
-def disk_full(stand: Stand, chance: random.Random) -> Losses:
-    """No file of the workers can grow, as the kernel says to them; a full disk says it with another word."""
+def no_room_to_encode(stand: Stand, chance: random.Random) -> Losses:
+    """The disk is full on which ffmpeg and the still pictures are at work."""
+    return _without_room(stand, chance, stand.scratch, "could not be written, trying again")
+
+
+def no_room_to_store(stand: Stand, chance: random.Random) -> Losses:
+    """The disk of the artifact folder is full."""
+    return _without_room(stand, chance, stand.artifacts, "cannot store the")
+
+
+def _without_room(stand: Stand, chance: random.Random, disk: Path, noticed: str) -> Losses:
+    """Until a worker has noticed and a random moment longer; where nothing can be mounted, with a limit on the size of
+    the workers' files in place of a full disk, which holds for their logs, too."""
+    before = stand.logged(noticed)
     ids = stand.post(4)
     time.sleep(chance.uniform(0, 0.5))
-    with _no_file_grows(stand):
-        time.sleep(chance.uniform(0.2, 0.8))
+    if stand.has_disks:
+        with ballast(disk) as path:
+
+            def is_noticed() -> bool:
+                top_up(path)
+                return stand.logged(noticed) > before
+
+            wait_for(is_noticed, "a worker that finds no room", PATIENCE_SECONDS)
+            time.sleep(chance.uniform(0, 2))
+    else:
+        with _no_file_grows(stand):
+            time.sleep(chance.uniform(0.2, 0.8))
     return stand.losses(ids)
 
 
@@ -111,12 +134,20 @@ FAULTS: Mapping[str, Callable[[Stand, random.Random], Losses]] = {
     "SIGKILL and restart of Redis": redis_killed,
     "SIGSTOP of a worker past its lease, SIGCONT": worker_frozen,
     "connection to Redis cut": connection_cut,
-    "disk full while writing": disk_full,
+    "disk full while encoding": no_room_to_encode,
+    "disk full while storing": no_room_to_store,
     "artifact folder not writable": folder_not_writable,
     "ffmpeg killed": ffmpeg_killed,
     "out of memory at a step": out_of_memory,
     "a request that kills its worker": poison,
 }
+
+
+def form_of(fault: str, stand: Stand) -> str:
+    """Its name, with what stood for it where that depends on the machine."""
+    if not fault.startswith("disk full"):
+        return fault
+    return f"{fault} ({'a full file system' if stand.has_disks else 'a limit on the size of files'})"
 
 
 def storm(stand: Stand, chance: random.Random, videos: int, seconds: float) -> Losses:
@@ -153,21 +184,22 @@ def _no_file_grows(stand: Stand) -> Iterator[None]:
 @contextmanager
 def _read_only(stand: Stand) -> Iterator[None]:
     """By a mount where this user may, else by its permissions, which bind all users but that one."""
-    folder = str(stand.artifacts)
     if os.geteuid() != 0:
         stand.artifacts.chmod(0o555)
-        yield
-        stand.artifacts.chmod(0o755)
+        try:
+            yield
+        finally:
+            stand.artifacts.chmod(0o755)
         return
+    with small_disk(stand.artifacts, "ro") as is_mounted:
+        if is_mounted:
+            yield
+            return
     aside = stand.artifacts.with_name("aside")
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, check=False
-    ).returncode:
-        stand.artifacts.rename(aside)  # mounts are not allowed here: no folder at all
-        stand.artifacts.touch()
+    stand.artifacts.rename(aside)  # mounts are not allowed here: no folder at all
+    stand.artifacts.touch()
+    try:
         yield
+    finally:
         stand.artifacts.unlink()
         aside.rename(stand.artifacts)
-        return
-    yield
-    subprocess.run(["umount", folder], check=True)

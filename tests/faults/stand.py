@@ -23,11 +23,14 @@ from jobs.connection import connect
 from jobs.events import stream_key
 from tests.faults.proxy import Proxy
 from tests.faults.worker import POISON
+from tests.full_disk import small_disk
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.waiting import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 180.0
+_FOLDERS = ("flags", "artifacts", "scratch")
+_SIZE = "size=64m"
 
 # What is asked for, again and again: few different ones, so that an undisturbed run of each can be compared with.
 KINDS: Sequence[dict[str, Any]] = tuple(
@@ -74,10 +77,12 @@ class Child:
 
 
 class Stand:
-    def __init__(self, folder: Path, lease_seconds: int | None = None, max_attempts: int = 3) -> None:
-        self.folder, self.flags, self.artifacts = folder, folder / "flags", folder / "artifacts"
-        for made in (self.flags, self.artifacts):
-            made.mkdir(parents=True)
+    def __init__(
+        self, folder: Path, lease_seconds: int | None = None, max_attempts: int = 3, has_disks: bool = False
+    ) -> None:
+        """`has_disks`: files are made and kept on disks of their own, which can be filled."""
+        self.folder, self.flags, self.artifacts, self.scratch = (folder, *(folder / name for name in _FOLDERS))
+        self.has_disks = has_disks
         make_tiny_checkpoint(folder / "checkpoints" / "tiny")
         self.database = EmbeddedRedis(folder / "redis")
         url = self.database.start()
@@ -111,6 +116,7 @@ class Stand:
             "REDIS_URL": url,
             "OMP_NUM_THREADS": "1",
             "IMAGEIO_FFMPEG_EXE": str(ffmpeg),
+            "TMPDIR": str(self.scratch),
             "FRAMEDIT_DATA_DIR": str(self.folder),
             "FRAMEDIT_ARTIFACTS": str(self.artifacts),
             "FRAMEDIT_CHECKPOINTS": str(self.folder / "checkpoints"),
@@ -206,18 +212,25 @@ class Stand:
             return f"{video_id}: completed {len(endings)} times"
         return None if self.digest(video_id) == self.reference[video["seed"]] else f"{video_id}: another file"
 
+    def logged(self, words: str) -> int:
+        """How often the workers have said so."""
+        return sum(worker.log.read_text(errors="replace").count(words) for worker in self.workers)
+
     def busy_worker(self, chance: random.Random) -> Child:
         return chance.choice(self.workers)
 
 
 @contextmanager
 def standing(folder: Path, lease_seconds: int | None = None, max_attempts: int = 3) -> Iterator[Stand]:
-    stand = Stand(folder, lease_seconds, max_attempts)
-    try:
-        stand.ready()
-        yield stand
-    finally:
-        stand.close()
+    for name in _FOLDERS:
+        (folder / name).mkdir(parents=True)
+    with small_disk(folder / "artifacts", _SIZE) as first, small_disk(folder / "scratch", _SIZE) as second:
+        stand = Stand(folder, lease_seconds, max_attempts, has_disks=first and second)
+        try:
+            stand.ready()
+            yield stand
+        finally:
+            stand.close()
 
 
 def _ffmpeg() -> str:

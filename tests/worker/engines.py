@@ -29,19 +29,22 @@ DESIGNS: dict[str, dict[str, Any]] = {
 }
 
 
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
 @cache
-def make_models(design: str) -> ResidentModels:
+def make_models(design: str, device: str = "cpu") -> ResidentModels:
     """A model of the design for each kind of condition: `class`, `text` and `none`."""
-    models = {kind.value: make_model(make_config(kind, depth=2, **DESIGNS[design])) for kind in Conditioning}
+    models = {kind.value: make_model(make_config(kind, depth=2, **DESIGNS[design]), device) for kind in Conditioning}
     return ResidentModels({name: model.card for name, model in models.items()}, models.__getitem__)
 
 
-def make_model(config: TransformerConfig) -> ResidentModel:
+def make_model(config: TransformerConfig, device: str = "cpu") -> ResidentModel:
     settings = CheckpointConfig(
         config, NoiseSchedule(), scaling_factor=1.0, max_tokens=8 if config.conditioning is Conditioning.TEXT else None
     )
-    transformer = make_transformer(config).eval().requires_grad_(False)
-    vae = VideoDecoder(make_vae(levels=2, latent_channels=config.latent_channels), 1.0)
+    transformer = make_transformer(config).eval().requires_grad_(False).to(device)
+    vae = VideoDecoder(make_vae(levels=2, latent_channels=config.latent_channels).to(device), 1.0)
     return ResidentModel(tiny_card(config.conditioning.value), Checkpoint(settings, transformer, vae, None))
 
 

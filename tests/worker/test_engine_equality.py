@@ -11,7 +11,16 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, multipl
 
 from models.generate import Generation
 from models.sampling.samplers import SAMPLERS
-from tests.worker.engines import DESIGNS, RandomPolicy, alone, latents_of, make_generation, make_models, run_out
+from tests.worker.engines import (
+    DESIGNS,
+    DEVICES,
+    RandomPolicy,
+    alone,
+    latents_of,
+    make_generation,
+    make_models,
+    run_out,
+)
 from worker.engine import Engine, EngineSettings, Event, Failed
 from worker.errors import NotFiniteError
 from worker.snapshot import Snapshot
@@ -55,13 +64,14 @@ class Schedules(RuleBasedStateMachine):
     """Requests come, run in random company, are moved to another engine by a snapshot, are cancelled, fail, and end."""
 
     design: str
+    device: str
     deterministic: bool
     ahead: bool
     requests: Any = Bundle("requests")
 
     def __init__(self) -> None:
         super().__init__()
-        self.models = make_models(self.design)
+        self.models = make_models(self.design, self.device)
         self.engine = self.new_engine()
         self.wishes: dict[str, tuple[str, Generation]] = {}
 
@@ -118,7 +128,7 @@ class Schedules(RuleBasedStateMachine):
                 assert self.wishes[event.request_id][1].guidance_scale == DIVERGES
                 assert not self.deterministic or not self.expected(event.request_id).isfinite().all()
         for request_id, latents in latents_of(events).items():
-            expected = self.expected(request_id)
+            latents, expected = latents.cpu(), self.expected(request_id).cpu()
             if self.deterministic:
                 assert torch.equal(latents, expected)
             elif self.wishes[request_id][1].guidance_scale != DIVERGES:
@@ -131,6 +141,8 @@ class Schedules(RuleBasedStateMachine):
     ids=["bit for bit", "bit for bit, a step ahead", "fast, a step ahead"],
 )
 @pytest.mark.parametrize("design", DESIGNS)
-def test_a_request_gives_what_it_gives_alone(design: str, deterministic: bool, ahead: bool) -> None:
-    machine = type("Machine", (Schedules,), {"design": design, "deterministic": deterministic, "ahead": ahead})
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_request_gives_what_it_gives_alone(device: str, design: str, deterministic: bool, ahead: bool) -> None:
+    chosen = {"design": design, "device": device, "deterministic": deterministic, "ahead": ahead}
+    machine = type("Machine", (Schedules,), chosen)
     run_state_machine_as_test(machine, settings=EXAMPLES)

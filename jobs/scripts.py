@@ -6,6 +6,7 @@ ARGV of both: 1 id, 2 name of the queue, 3 cost.
 """
 
 from jobs.events import BELL, TELL
+from jobs.webhooks import TELL_RECEIVER
 
 # A job's hash goes only when the job was still waiting: one that a worker has taken is that worker's to end.
 _LEAVE_QUEUE = """
@@ -16,10 +17,11 @@ local function leave_queue()
 end
 """
 
-# More KEYS: 9 totals of the metrics, 10 webhooks. More ARGV: 4 worker or "", 5 the states to change from, 6 the event's
-# name, 7 its data, 8 the totals that count the change, 9 its webhook or "", then field, value, ...
+# More KEYS: 9 totals of the metrics, 10 receivers of webhooks, 11 the line of this one's. More ARGV: 4 worker or "", 5
+# the states to change from, 6 the event's name, 7 its data, 8 the totals that count the change, 9 the receiver that is
+# to be told or "", then field, value, ...
 # Answers the state before, or nothing when there is no record or it has another worker.
-CHANGE = f"""{TELL}{_LEAVE_QUEUE}
+CHANGE = f"""{TELL}{TELL_RECEIVER}{_LEAVE_QUEUE}
 local status, worker = unpack(redis.call('HMGET', KEYS[1], 'status', 'worker'))
 if not status or (ARGV[4] ~= '' and ARGV[4] ~= worker) then return false end
 if not string.find(ARGV[5], status, 1, true) then return status end
@@ -38,7 +40,7 @@ if after == '"completed"' or after == '"failed"' then
 end
 if after == '"failed"' then leave_queue() end
 tell(KEYS[8], ARGV[1], ARGV[6], ARGV[7])
-if ARGV[9] ~= '' then redis.call('ZADD', KEYS[10], 0, ARGV[1]) end
+if ARGV[9] ~= '' then tell_receiver(KEYS[10], KEYS[11], ARGV[9], ARGV[1]) end
 return status
 """
 

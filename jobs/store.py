@@ -29,7 +29,7 @@ from jobs.errors import InvalidRequestError, VideoNotFoundError
 from jobs.events import EVENT_OF, progress_data, stream_key, tell
 from jobs.records import Artifact, ArtifactKind, Status, Timings, VideoError, VideoRecord, is_video_id
 from jobs.turns import WAITING_KEY
-from jobs.webhooks import WEBHOOKS_KEY
+from jobs.webhooks import WEBHOOKS_KEY, line_key, receiver_of
 
 _ALL_KEY = "framedit:videos"
 UNFINISHED_KEY = "framedit:videos:unfinished"
@@ -378,6 +378,7 @@ def _change_of(
     """Keys and arguments of the script that changes a record."""
     status: Status = fields.get("status", "in_progress")  # where it does not change
     event = progress_data(record, dict(fields), preview) if status == "in_progress" else {}
+    receiver = receiver_of(record.request.webhook_url or "") if status in ("completed", "failed") else ""
     args = [
         *_arguments(record),
         "" if worker is None else json.dumps(worker),
@@ -385,10 +386,10 @@ def _change_of(
         EVENT_OF[status],
         json.dumps(event),
         json.dumps(_counted(record.request.model, fields)),
-        (record.request.webhook_url or "") if status in ("completed", "failed") else "",
+        receiver,
         *(part for pair in _encode(fields).items() for part in pair),
     ]
-    return [*_keys(record), metrics.TOTALS_KEY, WEBHOOKS_KEY], args
+    return [*_keys(record), metrics.TOTALS_KEY, WEBHOOKS_KEY, line_key(receiver)], args
 
 
 def owned_key(owner: str) -> str:

@@ -1,7 +1,8 @@
 """Tells the webhooks of videos how they ended, as https://www.standardwebhooks.com says.
 
 The API process sends, not the worker: it is the one that has a way to the outside, and a slow receiver must not hold a
-device. Several API processes share the work.
+device. Several API processes share the work. Each webhook is sent on its own, so nobody waits for the slow receiver of
+somebody else; a receiver has a few places among those that are sent at once, and no more.
 """
 
 import asyncio
@@ -12,8 +13,9 @@ import json
 import logging
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 
 import httpcore
 from fastapi.concurrency import run_in_threadpool
@@ -32,7 +34,8 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _REDIS_RETRY_SECONDS = 5.0
 _SEND_SECONDS = 15.0
-_AT_ONCE = 16
+_AT_ONCE = 128
+_AT_ONCE_EACH = 4
 _GONE = 410
 
 
@@ -73,6 +76,8 @@ class WebhookSender:
         self._store = store
         self._secret = secret_bytes(secret)
         self._network = network
+        self._busy: Counter[str] = Counter()  # how many are on their way to each receiver
+        self._ended = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -86,21 +91,42 @@ class WebhookSender:
 
     async def _run(self) -> None:
         # Redirects are not followed: a pool sends a request and gives its answer, no more.
-        async with httpcore.AsyncConnectionPool(
-            ssl_context=ssl.create_default_context(), max_keepalive_connections=0, network_backend=self._network
-        ) as pool:
+        pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context(),
+            max_connections=_AT_ONCE,
+            max_keepalive_connections=0,
+            network_backend=self._network,
+        )
+        async with pool, asyncio.TaskGroup() as group:
             while True:
-                try:
-                    taken = await run_in_threadpool(self._webhooks.take, _AT_ONCE)
-                    sending = [self._deliver(pool, due) for due in taken]
-                    outcomes = await asyncio.gather(*sending, return_exceptions=True)
-                    for due, error in zip(taken, outcomes, strict=True):
-                        if error is not None:  # it is due again in a while
-                            logger.warning("%s: webhook put off: %r", due.video_id, error)
-                    await asyncio.sleep(0 if len(taken) == _AT_ONCE else _LOOK_SECONDS)
-                except RedisError as error:
-                    logger.warning("no webhooks sent, Redis is away: %s", error)
-                    await asyncio.sleep(_REDIS_RETRY_SECONDS)
+                self._ended.clear()
+                pause = await self._begin(pool, group)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._ended.wait(), pause)
+
+    async def _begin(self, pool: httpcore.AsyncConnectionPool, group: asyncio.TaskGroup) -> float:
+        """Send what is due and has a place. Answers after how many seconds to look again, if none has ended before."""
+        places = _AT_ONCE - self._busy.total()
+        try:
+            busy = dict(self._busy)  # a copy: a thread reads it
+            taken = await run_in_threadpool(self._webhooks.take, places, _AT_ONCE_EACH, busy) if places else []
+        except RedisError as error:
+            logger.warning("no webhooks sent, Redis is away: %s", error)
+            return _REDIS_RETRY_SECONDS
+        for due in taken:
+            self._busy[due.receiver] += 1
+            group.create_task(self._attend(pool, due))
+        return _LOOK_SECONDS
+
+    async def _attend(self, pool: httpcore.AsyncConnectionPool, due: Due) -> None:
+        try:
+            await self._deliver(pool, due)
+        except Exception as error:  # it is due again in a while
+            logger.warning("%s: webhook put off: %r", due.video_id, error)
+        finally:
+            self._busy[due.receiver] -= 1
+            self._busy += Counter()  # forgets the receivers that have none
+            self._ended.set()
 
     async def _deliver(self, pool: httpcore.AsyncConnectionPool, due: Due) -> None:
         record = await run_in_threadpool(self._store.find, due.video_id)

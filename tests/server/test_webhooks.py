@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +19,7 @@ from jobs import webhooks
 from jobs.cards import ModelCard, announce
 from jobs.settings import Settings
 from jobs.store import VideoStore
-from jobs.webhooks import WEBHOOKS_KEY
+from jobs.webhooks import WEBHOOKS_KEY, line_key, receiver_of
 from server import webhook_sender
 
 from .serving import serving
@@ -28,24 +29,28 @@ SECRET = "whsec_" + "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0"
 
 @dataclass
 class Receiver:
-    """Answers with one of `statuses` after the other, the last one for good."""
+    """Answers with one of `statuses` after the other, the last one for good, as soon as it may (`open`)."""
 
     statuses: list[int] = field(default_factory=lambda: [200])
     received: Queue[tuple[dict[str, str], bytes]] = field(default_factory=Queue)
+    open: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
     def next(self) -> tuple[dict[str, str], bytes]:
         return self.received.get(timeout=60)
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A receiver on a port of its own."""
     receiver = Receiver()
+    receiver.open.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             receiver.received.put(({k.lower(): v for k, v in self.headers.items()}, body))
+            receiver.open.wait()
             status = receiver.statuses.pop(0) if len(receiver.statuses) > 1 else receiver.statuses[0]
             self.send_response(status)
             if status == 302:
@@ -60,10 +65,19 @@ def receiver() -> Iterator[Receiver]:
     receiver.url = f"http://127.0.0.1:{server.server_address[1]}/hook?a=b"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield receiver
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield receiver
+    finally:
+        receiver.open.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
 
 
 @pytest.fixture
@@ -143,7 +157,8 @@ def test_each_of_several_videos_is_told_of_and_a_deleted_one_is_not(
 ) -> None:
     ids = [video["id"] for video in create(http, receiver.url, n=3).json()["data"]]
     with redis.pipeline() as pipe:  # nobody sends in between
-        pipe.zadd(WEBHOOKS_KEY, {ids[0]: 0})
+        pipe.zadd(WEBHOOKS_KEY, {receiver_of(receiver.url): 0})
+        pipe.zadd(line_key(receiver_of(receiver.url)), {ids[0]: 0})
         pipe.delete(f"framedit:video:{ids[0]}")
         pipe.execute()
     for video_id in ids[1:]:
@@ -156,6 +171,28 @@ def test_each_of_several_videos_is_told_of_and_a_deleted_one_is_not(
     wait_until(lambda: redis.exists(WEBHOOKS_KEY) == 0)
 
 
+def test_a_slow_receiver_delays_nobody_else_and_gets_all_of_its_own(
+    http: httpx.Client, redis: Redis, store: VideoStore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_sender, "_SEND_SECONDS", 600)  # slow, not given up
+    limit = webhook_sender._AT_ONCE_EACH
+    with receiving() as slow:
+        slow.open.clear()
+        for _ in range(5):  # before the others, and more than are sent at once to anybody
+            for video in create(http, slow.url, n=10).json()["data"]:
+                store.cancel(video["id"])
+        wait_until(lambda: slow.received.qsize() >= limit)
+        for _ in range(3):
+            store.cancel(create(http, receiver.url).json()["id"])
+            receiver.next()
+        assert slow.received.qsize() == limit
+        slow.open.set()
+        ids = {slow.next()[0]["webhook-id"] for _ in range(50)}
+        wait_until(lambda: redis.exists(WEBHOOKS_KEY) == 0)
+    assert len(ids) == 50
+    assert slow.received.empty(), "one was sent twice"
+
+
 def test_a_webhook_outlives_the_server(
     settings: Settings, redis: Redis, store: VideoStore, text_card: ModelCard, receiver: Receiver, quick: None
 ) -> None:
@@ -163,7 +200,7 @@ def test_a_webhook_outlives_the_server(
     with serving(settings) as url, httpx.Client(base_url=url) as http:
         video_id = create(http, receiver.url).json()["id"]
     store.cancel(video_id)
-    assert redis.zcard(WEBHOOKS_KEY) == 1
+    assert redis.zcard(line_key(receiver_of(receiver.url))) == 1
     with serving(settings):
         receiver.next()
         wait_until(lambda: redis.exists(WEBHOOKS_KEY) == 0)

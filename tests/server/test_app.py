@@ -2,7 +2,6 @@ import logging
 import re
 import subprocess
 import sys
-import time
 from http import HTTPMethod
 
 import httpx
@@ -12,6 +11,7 @@ from jobs import log_context
 from jobs.settings import Settings
 from jobs.store import VideoStore
 from server.app import create_app
+from tests.waiting import wait_for
 
 FOREIGN = ("torch", "diffusers", "transformers", "numpy", "models.config", "worker")
 
@@ -73,17 +73,20 @@ def test_what_changes_something_is_logged_with_what_it_is_about(
     http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="server.access")
-    seen: list[dict[str, str]] = []
-    caplog.handler.addFilter(lambda record: seen.append(dict(log_context.current())) or True)
+    seen: list[tuple[str, dict[str, str]]] = []
+
+    def see(record: logging.LogRecord) -> bool:
+        if record.name == "server.access":
+            seen.append((record.getMessage(), dict(log_context.current())))
+        return True
+
+    caplog.handler.addFilter(see)
     video_id = http.post("/v1/videos", json={"model": "tiny-text", "prompt": "x"}).json()["id"]
     http.get(f"/v1/videos/{video_id}")
     answer = http.delete(f"/v1/videos/{video_id}")
-    deadline = time.monotonic() + 60
-    while len(seen) < 2 and time.monotonic() < deadline:  # a line is written once its answer has been sent
-        time.sleep(0.01)
-    lines = [record.getMessage() for record in caplog.records if record.name == "server.access"]
-    assert lines == ["POST /v1/videos 200", f"DELETE /v1/videos/{video_id} 200"]
-    assert seen[-1] == {"request_id": answer.headers["x-request-id"], "video_id": video_id}
+    wait_for(lambda: len(seen) == 2, "the line of the last request: it is written once its answer has been sent")
+    assert [line for line, _ in seen] == ["POST /v1/videos 200", f"DELETE /v1/videos/{video_id} 200"]
+    assert seen[-1][1] == {"request_id": answer.headers["x-request-id"], "video_id": video_id}
 
 
 def test_the_description_for_people_needs_nothing_from_elsewhere(http: httpx.Client) -> None:

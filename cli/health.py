@@ -17,6 +17,7 @@ class UnwellError(FrameditError):
     """The process that was asked about cannot do its work; the message says what is known of it."""
 
     code = "unwell"
+    exit_status = 1
 
 
 def check_server(settings: Settings) -> None:

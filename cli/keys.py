@@ -75,6 +75,25 @@ def show(store: KeyStore, as_json: bool) -> None:
 def revoke(store: KeyStore, key_id: str, as_json: bool) -> None:
     key = store.revoke(key_id)
     typer.echo(json.dumps(key.model_dump()) if as_json else f"{key.id} ({key.name or 'without a name'}) is revoked")
+    if all(other.revoked_at is not None for other in store.list()):
+        typer.echo(
+            "no key is left, so nobody is served: `framedit keys create` makes one, "
+            "`framedit keys disable` lets the server do without",
+            err=True,
+        )
+
+
+def disable(store: KeyStore, as_json: bool) -> None:
+    """Raises `KeysInUseError` while there is a key that was not revoked."""
+    count = store.disable()
+    if as_json:
+        typer.echo(json.dumps({"forgotten": count}))
+        return
+    typer.echo(
+        f"{count} revoked keys are forgotten: no key is needed any more, and all videos are everybody's who is served"
+        if count
+        else "there were no API keys"
+    )
 
 
 def _scopes(text: str) -> Sequence[Scope]:

@@ -43,6 +43,7 @@ Anonymous = Annotated[
         "--allow-anonymous", help="Listen on a network without API keys: everybody may use it.", show_default=False
     ),
 ]
+JsonLogs = Annotated[bool, typer.Option("--json", help="Log and print JSON, an object a line, for programs.")]
 RedisUrl = Annotated[
     str | None, typer.Option("--redis-url", help="redis://host:port/0 or unix:///path.", show_default="$REDIS_URL")
 ]
@@ -78,6 +79,7 @@ def serve(
     device: Device = None,
     redis_url: RedisUrl = None,
     allow_anonymous: Anonymous = None,
+    json: JsonLogs = False,
 ) -> None:
     """Start everything on this machine: the API, one worker, and a database when REDIS_URL is not given.
 
@@ -92,11 +94,12 @@ def serve(
             device=device,
             redis_url=redis_url,
             allow_anonymous=allow_anonymous,
+            log_format="json" if json else None,
         )
         _log("serve", settings)
         from cli.serve import serve
 
-        serve(settings)
+        serve(settings, json)
 
 
 @app.command(epilog=_EPILOG)
@@ -106,12 +109,18 @@ def server(
     data_dir: DataDir = None,
     redis_url: RedisUrl = None,
     allow_anonymous: Anonymous = None,
+    json: JsonLogs = False,
     fd: Annotated[int | None, typer.Option("--fd", hidden=True)] = None,
 ) -> None:
     """Start the API alone; it needs a Redis server (REDIS_URL), and workers somewhere."""
     with _errors_in_one_line():
         settings = _settings(
-            port=port, host=host, data_dir=data_dir, redis_url=redis_url, allow_anonymous=allow_anonymous
+            port=port,
+            host=host,
+            data_dir=data_dir,
+            redis_url=redis_url,
+            allow_anonymous=allow_anonymous,
+            log_format="json" if json else None,
         )
         _log("server", settings)
         _require_redis(settings, "the server")
@@ -134,13 +143,20 @@ def worker(
             "--devices", help="One process for each: all (the GPUs), 0,1 (some of them), cpu*2.", metavar="LIST"
         ),
     ] = None,
+    json: JsonLogs = False,
 ) -> None:
     """Start one worker, which owns one device, or one for each of several; it needs a Redis server (REDIS_URL).
 
     SIGTERM or Ctrl-C: it finishes what it can in FRAMEDIT_DRAIN_SECONDS and hands back the rest; a second one: at once.
     """
     with _errors_in_one_line():
-        settings = _settings(checkpoints=checkpoints, data_dir=data_dir, device=device, redis_url=redis_url)
+        settings = _settings(
+            checkpoints=checkpoints,
+            data_dir=data_dir,
+            device=device,
+            redis_url=redis_url,
+            log_format="json" if json else None,
+        )
         _log("worker", settings)
         _require_redis(settings, "a worker")
         if devices is not None:
@@ -208,6 +224,20 @@ def revoke_key(
 
         with key_store(_settings(data_dir=data_dir, redis_url=redis_url)) as store:
             revoke(store, key_id, as_json)
+
+
+@keys.command("disable", epilog=_EPILOG)
+def disable_keys(as_json: Json = False, data_dir: DataDir = None, redis_url: RedisUrl = None) -> None:
+    """Do without API keys again, once all of them are revoked. The server then serves this machine without one.
+
+    Others on the network only where FRAMEDIT_ALLOW_ANONYMOUS is set. The videos of all keys can then be seen by whoever
+    is served.
+    """
+    with _errors_in_one_line():
+        from cli.keys import disable, key_store
+
+        with key_store(_settings(data_dir=data_dir, redis_url=redis_url)) as store:
+            disable(store, as_json)
 
 
 @app.command(epilog=_EPILOG)
@@ -331,18 +361,26 @@ def config(json: Json = False) -> None:
 @app.command(epilog=_EPILOG)
 def health(
     process: Annotated[Literal["server", "worker"], typer.Argument(help="Which of the two to ask about.")],
+    json: Json = False,
     redis_url: RedisUrl = None,
 ) -> None:
-    """Ask whether the server or the worker of this machine is well: status 0, or 2 and why not. For health checks."""
+    """Ask whether the server or the worker of this machine is well: status 0, or 1 and why not. For health checks."""
     with _errors_in_one_line():
-        from cli.health import check_server, check_worker
+        from cli.health import UnwellError, check_server, check_worker
 
         settings = _settings(redis_url=redis_url)
-        if process == "server":
-            check_server(settings)
-        else:
-            _require_redis(settings, "a worker")
-            check_worker(settings)
+        try:
+            if process == "server":
+                check_server(settings)
+            else:
+                _require_redis(settings, "a worker")
+                check_worker(settings)
+        except UnwellError as error:
+            if json:
+                _print_json({"process": process, "status": "unwell", "reason": error.message})
+            raise
+        if json:
+            _print_json({"process": process, "status": "ok"})
 
 
 def _settings(**given: Any) -> "Settings":

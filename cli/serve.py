@@ -15,6 +15,7 @@ from cli.supervisor import Program, Supervisor
 from cli.worker_child import FRAMEDIT, environment_of, recover, worker_program
 from jobs.cards import ModelCard, announce
 from jobs.connection import connect
+from jobs.keys import KeyStore
 from jobs.settings import Settings
 from worker.errors import StartupError
 from worker.folders import find_checkpoints
@@ -24,27 +25,34 @@ logger = logging.getLogger(__name__)
 _WORKER_PREFIX = "serve-"
 
 
-def serve(settings: Settings) -> None:
-    """Run until SIGINT or SIGTERM. Raises `FrameditError` for what keeps it from starting."""
+def serve(settings: Settings, as_json: bool = False) -> None:
+    """Run until SIGINT or SIGTERM; print what is served once it is. Raises `FrameditError` for what keeps it from
+    starting."""
     cards = find_checkpoints(settings.checkpoints).values()
     listener = listen(settings.host, settings.port)
     database = EmbeddedRedis(settings.data_dir / "redis") if settings.redis_url is None else None
     try:
         if database is None:
-            _run(settings, listener, cards, lambda: None)
+            _run(settings, listener, cards, as_json, lambda: None)
             return
         settings = settings.model_copy(update={"redis_url": database.start()})
         # The lock on the data folder says that the worker of an earlier run is gone: nobody need wait for its lease.
         recover(settings, _WORKER_PREFIX)
-        _run(settings, listener, cards, lambda: _keep_alive(database))
+        _run(settings, listener, cards, as_json, lambda: _keep_alive(database))
     finally:
         listener.close()
         if database is not None:
             database.stop()
 
 
-def _run(settings: Settings, listener: socket.socket, cards: Iterable[ModelCard], alive: Callable[[], None]) -> None:
-    _make_known(settings, cards)
+def _run(
+    settings: Settings,
+    listener: socket.socket,
+    cards: Iterable[ModelCard],
+    as_json: bool,
+    alive: Callable[[], None],
+) -> None:
+    has_keys = _make_known(settings, cards)
     listener.set_inheritable(True)
     programs = [
         worker_program("worker", _WORKER_PREFIX, settings, {}),
@@ -56,14 +64,15 @@ def _run(settings: Settings, listener: socket.socket, cards: Iterable[ModelCard]
         ),
     ]
     url = url_of(listener)
-    Supervisor(programs, alive).run(on_started=lambda: _announce_when_up(url, list(cards), settings))
+    text = (_banner_as_json if as_json else _banner)(url, list(cards), settings, has_keys)
+    Supervisor(programs, alive).run(on_started=lambda: _announce_when_up(url, text))
     logger.info("stopped")
 
 
-def _make_known(settings: Settings, cards: Iterable[ModelCard]) -> None:
+def _make_known(settings: Settings, cards: Iterable[ModelCard]) -> bool:
     """Requests are taken, and wait, from the moment the API answers: the worker needs longer to load its models.
 
-    Nothing is announced by a server that may not start.
+    Nothing is announced by a server that may not start. Answers whether an API key is needed.
     """
     assert settings.redis_url is not None
     try:
@@ -71,6 +80,7 @@ def _make_known(settings: Settings, cards: Iterable[ModelCard]) -> None:
             check_guarded(settings, redis)
             for card in cards:
                 announce(redis, card, "serve", ttl_seconds=0)
+            return KeyStore(redis).exist()
     except RedisError as error:
         raise StartupError(f"the Redis server at {_public(settings.redis_url)} does not answer: {error}") from error
 
@@ -86,10 +96,10 @@ def _keep_alive(database: EmbeddedRedis) -> None:
         logger.warning("the embedded Redis server died and was started again; nothing that it had answered is lost")
 
 
-def _announce_when_up(url: str, cards: Sequence[ModelCard], settings: Settings) -> bool:
+def _announce_when_up(url: str, text: str) -> bool:
     if not _answers(url):
         return False
-    print(_banner(url, cards, settings), flush=True)
+    print(text, flush=True)
     return True
 
 
@@ -106,8 +116,11 @@ def _answers(url: str) -> bool:
         connection.close()
 
 
-def _banner(url: str, cards: Sequence[ModelCard], settings: Settings) -> str:
+def _banner(url: str, cards: Sequence[ModelCard], settings: Settings, has_keys: bool) -> str:
     body = json.dumps(_example(cards))
+    videos = f"{url}/v1/videos"
+    # A key is named, never shown: nobody but who holds it knows it.
+    curl = 'curl -s -H "Authorization: Bearer $FRAMEDIT_API_KEY"' if has_keys else "curl -s"
     lines = [
         "",
         f"  FrameDiT server on {url}   (Ctrl-C stops it)",
@@ -116,14 +129,22 @@ def _banner(url: str, cards: Sequence[ModelCard], settings: Settings) -> str:
         "",
         f"  data and videos: {settings.data_dir.resolve()}",
         "",
-        "  Try it:",
-        f"    curl -s {url}/v1/videos -H 'Content-Type: application/json' \\",
+        "  Try it, with an API key in FRAMEDIT_API_KEY:" if has_keys else "  Try it:",
+        f"    {curl} {videos} -H 'Content-Type: application/json' \\",
         f"      -d '{body}'",
-        f"    curl -s {url}/v1/videos/VIDEO_ID                          # until its status is completed",
-        f"    curl -s {url}/v1/videos/VIDEO_ID/content -o video.mp4",
+        f"    {curl} {videos}/VIDEO_ID                          # until its status is completed",
+        f"    {curl} {videos}/VIDEO_ID/content -o video.mp4",
         "",
     ]
     return "\n".join(lines)
+
+
+def _banner_as_json(url: str, cards: Sequence[ModelCard], settings: Settings, has_keys: bool) -> str:
+    models = [card.id for card in cards]
+    data_dir = str(settings.data_dir.resolve())
+    return json.dumps(
+        {"url": url, "models": models, "data_dir": data_dir, "needs_key": has_keys, "try": _example(cards)}
+    )
 
 
 def _describe(card: ModelCard) -> str:

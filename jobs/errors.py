@@ -4,6 +4,7 @@
     ├── InvalidRequestError (a ValueError)   the client can put it right: names the parameter
     ├── AuthenticationError                  no API key, or none that is known
     ├── PermissionDeniedError                an API key that may not do this
+    ├── KeysInUseError                       API keys are to be done without, and some are still good
     ├── IdempotencyConflictError             one Idempotency-Key for two different requests
     ├── NotFoundError
     │   ├── VideoNotFoundError
@@ -26,7 +27,7 @@ video that cannot be made or is given up), `cli/` (a database or a process that 
 `redis.exceptions.RedisError`; it is not wrapped.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class FrameditError(Exception):
@@ -54,6 +55,13 @@ class AuthenticationError(FrameditError):
 
 class PermissionDeniedError(FrameditError):
     code = "insufficient_scope"
+
+
+class KeysInUseError(FrameditError):
+    code = "keys_in_use"
+
+    def __init__(self, key_ids: Sequence[str]) -> None:
+        super().__init__(f"still good: {', '.join(key_ids)}; revoke what is to go first (`framedit keys revoke`)")
 
 
 class IdempotencyConflictError(FrameditError):

@@ -2,7 +2,7 @@
 
 A key is `fd-<id>-<secret>`, shown once, when it is made. Redis keeps the rest of it (`ApiKey`) in the hash
 `framedit:keys`, with the SHA-256 of the secret. A revoked key stays there without its hash: a server that ever had keys
-goes on asking for them, rather than open itself to everybody when the last one is taken back.
+goes on asking for them, rather than open itself to everybody when the last one is taken back. Only `disable` ends that.
 """
 
 import hashlib
@@ -16,8 +16,9 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
+from redis.client import Pipeline
 
-from jobs.errors import NotFoundError
+from jobs.errors import KeysInUseError, NotFoundError
 
 Scope = Literal["create", "read", "admin"]
 SCOPES: tuple[Scope, ...] = ("create", "read", "admin")
@@ -103,8 +104,29 @@ class KeyStore:
             self._redis.hset(_KEYS_KEY, key_id, key.model_dump_json())
         return _public(key)
 
+    def disable(self) -> int:
+        """Forget all keys, which are revoked already: from then on nobody needs one. Answers how many there were.
+
+        :raises KeysInUseError: when some are not revoked; nothing is forgotten then.
+        """
+
+        count = 0
+
+        def forget(pipe: Pipeline) -> None:
+            nonlocal count
+            stored = cast(dict[bytes, bytes], pipe.hgetall(_KEYS_KEY)).values()
+            keys = [_StoredKey.model_validate_json(raw) for raw in stored]
+            if in_use := [key.id for key in keys if key.revoked_at is None]:
+                raise KeysInUseError(in_use)
+            count = len(keys)
+            pipe.multi()
+            pipe.delete(_KEYS_KEY)
+
+        self._redis.transaction(forget, _KEYS_KEY)  # begins anew where a key is made meanwhile
+        return count
+
     def exist(self) -> bool:
-        """Whether a key was ever made: from then on nobody is served without one."""
+        """Whether a key was ever made: from then on nobody is served without one, until `disable`."""
         return bool(self._redis.exists(_KEYS_KEY))
 
     def identify(self, token: str | None) -> Identified:

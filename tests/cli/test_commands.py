@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
+from cli.main import app
 from jobs.cards import read_card, write_card
 from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
@@ -24,6 +27,7 @@ COMMANDS = (
     "inspect",
     "keys",
     "config",
+    "health",
     "submit",
     "fetch",
     "list",
@@ -81,6 +85,18 @@ def test_every_command_explains_itself_and_its_exit_statuses(command: str) -> No
     assert "Exit status: 0 done" in result.stdout
 
 
+def test_every_command_can_print_json() -> None:
+    group: Any = typer.main.get_group(app)
+    commands = [*group.commands.values(), *group.commands["keys"].commands.values()]
+    silent = [command.name for command in commands if not hasattr(command, "commands") and not takes_json(command)]
+    assert len(commands) > len(COMMANDS)
+    assert silent == []
+
+
+def takes_json(command: Any) -> bool:
+    return any("--json" in parameter.opts for parameter in command.params)
+
+
 def test_version() -> None:
     assert framedit("--version").stdout.startswith("framedit ")
 
@@ -135,15 +151,29 @@ def test_the_shell_can_complete_commands_and_options() -> None:
 
 def test_config_prints_what_is_in_force_and_no_secret() -> None:
     given = {"REDIS_URL": "redis://:hunter22@db/0", "FRAMEDIT_API_KEY": "fd_hunter22", "FRAMEDIT_PORT": "9000"}
+    given["FRAMEDIT_WEBHOOK_SECRET"] = "hunter22" * 4
     result = framedit("config", **given)
     assert result.returncode == 0
     assert "hunter22" not in result.stdout
     assert re.search(r"^FRAMEDIT_PORT +9000 +environment$", result.stdout, re.MULTILINE)
     assert re.search(r"^FRAMEDIT_HOST +127.0.0.1 +default$", result.stdout, re.MULTILINE)
-    found = json.loads(framedit("config", "--json", **given).stdout)
+    printed = framedit("config", "--json", **given).stdout
+    assert "hunter22" not in printed
+    found = json.loads(printed)
     assert found["port"] == {"variable": "FRAMEDIT_PORT", "value": 9000, "source": "environment"}
     assert found["redis_url"]["value"] == "redis://:***@db/0"
     assert found["api_key"]["value"] == "(hidden)"
+
+
+def test_what_is_not_well_is_status_1_and_says_why(tmp_path: Path) -> None:
+    server = framedit("health", "server", "--json", FRAMEDIT_PORT="1")
+    assert server.returncode == 1
+    assert server.stderr.startswith("framedit: the server on 127.0.0.1:1 does not answer")
+    found = json.loads(server.stdout)
+    assert (found["process"], found["status"]) == ("server", "unwell")
+    assert "does not answer" in found["reason"]
+    worker = framedit("health", "worker", REDIS_URL=f"unix://{tmp_path}/none")
+    assert (worker.returncode, worker.stdout) == (1, "")
 
 
 def test_generate_refuses_as_the_api_does_before_it_loads_anything(checkpoints: Path, tmp_path: Path) -> None:

@@ -31,6 +31,21 @@ def test_the_life_of_a_key(redis_url: str) -> None:
     assert listed["revoked_at"] >= listed["created_at"]
 
 
+def test_the_way_back_to_a_server_without_keys(redis_url: str) -> None:
+    first, second = (
+        json.loads(framedit("keys", "create", "--json", REDIS_URL=redis_url).stdout)["id"] for _ in range(2)
+    )
+    assert "no key is left" not in framedit("keys", "revoke", first, REDIS_URL=redis_url).stderr
+    refused = framedit("keys", "disable", REDIS_URL=redis_url)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"framedit: still good: {second}; revoke what is to go first")
+    last = framedit("keys", "revoke", second, REDIS_URL=redis_url)
+    assert "`framedit keys disable` lets the server do without" in last.stderr
+    assert json.loads(framedit("keys", "disable", "--json", REDIS_URL=redis_url).stdout) == {"forgotten": 2}
+    assert json.loads(framedit("keys", "list", "--json", REDIS_URL=redis_url).stdout) == []
+    assert framedit("keys", "disable", REDIS_URL=redis_url).stdout == "there were no API keys\n"
+
+
 def test_a_key_as_json(redis_url: str) -> None:
     options = ("--scopes", "admin", "--cost-per-day", "1000", "--videos-in-flight", "5", "--json")
     made = json.loads(framedit("keys", "create", *options, REDIS_URL=redis_url).stdout)

@@ -115,8 +115,8 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def serving(data_dir: Path, checkpoints: Path, **env: str) -> Iterator[Serve]:
-    """`framedit serve` on a free port, until the block ends."""
+def serving(data_dir: Path, checkpoints: Path, api_key: str = "", **env: str) -> Iterator[Serve]:
+    """`framedit serve` on a free port, until the block ends; its client shows `api_key`."""
     log = data_dir.parent / f"{data_dir.name}.log"
     with log.open("ab") as output:
         start = output.tell()
@@ -132,7 +132,8 @@ def serving(data_dir: Path, checkpoints: Path, **env: str) -> Iterator[Serve]:
 
     try:
         url = wait_for(address, f"the server; {log.read_text()}", START_SECONDS)[1]
-        with httpx.Client(base_url=url, timeout=10) as http:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        with httpx.Client(base_url=url, headers=headers, timeout=10) as http:
             yield Serve(process, log, url, http)
         if process.poll() is None:
             process.terminate()

@@ -1,9 +1,11 @@
 """What a user of `framedit serve` sees, from the first request to Ctrl-C."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -75,6 +77,20 @@ def test_the_model_is_listed_with_its_worker(served: Serve) -> None:
         return bool(model["workers_alive"] == 1)
 
     wait_for(alive, "the worker's announcement")
+
+
+def test_a_program_is_told_in_json_what_is_served(checkpoints: Path, tmp_path: Path) -> None:
+    arguments = ("serve", "--json", "--port", "0", "--data-dir", tmp_path / "data", "--checkpoints", checkpoints)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command(*arguments), env=environment(), **pipes) as process:  # type: ignore[call-overload]
+        told = json.loads(process.stdout.readline())
+        answer = httpx.post(f"{told['url']}/v1/videos", json=told["try"])
+        process.terminate()
+        _, log = process.communicate(timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert (told["models"], told["needs_key"], told["data_dir"]) == (["tiny"], False, str(tmp_path / "data"))
+    assert process.returncode == 0
+    assert {json.loads(line)["process"] for line in log.splitlines()} >= {"server", "serve"}
 
 
 def test_a_second_server_over_the_same_data_is_refused(served: Serve, checkpoints: Path) -> None:

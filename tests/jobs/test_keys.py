@@ -3,7 +3,7 @@ import json
 import pytest
 from redis import Redis
 
-from jobs.errors import NotFoundError
+from jobs.errors import KeysInUseError, NotFoundError
 from jobs.keys import KeyLimits, KeyStore
 
 
@@ -59,3 +59,17 @@ def test_a_revoked_key_is_none_and_goes_on_to_be_asked_for(redis: Redis, keys: K
 def test_a_key_that_there_is_not(keys: KeyStore) -> None:
     with pytest.raises(NotFoundError, match="no API key 'key_1'"):
         keys.revoke("key_1")
+
+
+def test_keys_are_done_without_only_once_all_are_revoked(keys: KeyStore) -> None:
+    assert keys.disable() == 0
+    (first, token), (second, _) = keys.create("ann"), keys.create("ben")
+    keys.revoke(first.id)
+    with pytest.raises(KeysInUseError, match=f"still good: {second.id}; revoke"):
+        keys.disable()
+    assert keys.exist()
+    keys.revoke(second.id)
+    assert keys.disable() == 2
+    assert keys.list() == []
+    found = keys.identify(token)
+    assert (found.key, found.keys_exist) == (None, False)

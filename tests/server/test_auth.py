@@ -86,6 +86,15 @@ def test_keys_are_needed_from_the_first_one_on(http: httpx.Client, keys: KeyStor
     assert http.get("/v1/videos", headers={"Authorization": f"Bearer {token}"}).status_code == 401
 
 
+def test_no_key_is_needed_again_once_keys_are_disabled(http: httpx.Client, keys: KeyStore) -> None:
+    key, token = keys.create()
+    made = http.post("/v1/videos", json=ASK, headers={"Authorization": f"Bearer {token}"}).json()["id"]
+    keys.revoke(key.id)
+    assert http.get(f"/v1/videos/{made}").status_code == 401
+    keys.disable()
+    assert http.get(f"/v1/videos/{made}").status_code == 200
+
+
 def test_a_wrong_body_of_an_unknown_caller_is_not_read(http: httpx.Client, keys: KeyStore) -> None:
     keys.create()
     assert http.post("/v1/videos", json={"nonsense": 1}).status_code == 401
@@ -226,6 +235,17 @@ def test_a_server_on_a_network_serves_nobody_without_keys(settings: Settings, re
         assert "framedit keys create" in answer.json()["error"]["message"]
         _, token = KeyStore(redis).create()
         assert httpx.get(f"{url}/v1/videos", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_disabling_keys_opens_no_server_on_a_network(settings: Settings, redis: Redis) -> None:
+    key, token = KeyStore(redis).create()
+    with serving(settings.model_copy(update={"host": "0.0.0.0"})) as url:
+        with_key = {"Authorization": f"Bearer {token}"}
+        assert httpx.get(f"{url}/v1/videos", headers=with_key).status_code == 200
+        KeyStore(redis).revoke(key.id)
+        KeyStore(redis).disable()
+        assert httpx.get(f"{url}/v1/videos", headers=with_key).status_code == 401
+        assert httpx.get(f"{url}/v1/videos").status_code == 401
 
 
 def test_a_server_may_be_told_to_serve_everybody(settings: Settings, redis: Redis) -> None:

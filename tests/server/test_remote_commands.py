@@ -1,6 +1,10 @@
 """The commands that ask a server, against a real one."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +21,7 @@ from cli.main import app
 from cli.sse import Event, parse_events
 from jobs.store import VideoStore
 
+ROOT = Path(__file__).parents[2]
 Finish = Callable[[str, bytes], None]
 
 
@@ -117,6 +122,21 @@ def test_what_goes_wrong_is_one_line_and_a_status(
     assert result.stderr.startswith("framedit: ")
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_is_status_130_and_the_video_goes_on(http: httpx.Client, store: VideoStore, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "cli.main", "submit", "x", "--model", "tiny-text", "-o", str(tmp_path / "out.mp4")]
+    env = os.environ | {"FRAMEDIT_SERVER": str(http.base_url), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(program, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "queued" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    [video] = store.unfinished()
+    assert process.returncode == 130
+    assert f"`framedit fetch {video.id}` waits for it" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_list_models_cancel_and_delete(framedit: Callable[..., Result], store: VideoStore) -> None:

@@ -12,6 +12,9 @@ from redis.retry import Retry
 
 from jobs.errors import RedisCertificateError
 
+# One thread asks through them, and gains nothing from more.
+_ASYNC_CONNECTIONS = 8
+
 
 def connect(url: str, timeout_seconds: float = 5.0) -> Redis:
     """A client that raises at once when Redis is away, rather than retrying out of sight.
@@ -33,14 +36,17 @@ def connect(url: str, timeout_seconds: float = 5.0) -> Redis:
 
 
 def connect_async(url: str, timeout_seconds: float = 5.0) -> redis.asyncio.Redis:
-    """The same for an event loop. Nothing is sent before it is used."""
-    return redis.asyncio.Redis.from_url(
+    """The same for an event loop. Nothing is sent before it is used; many who ask at once take turns."""
+    pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
         url,
+        max_connections=_ASYNC_CONNECTIONS,
+        timeout=timeout_seconds,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=min(timeout_seconds, 2.0),
         health_check_interval=30,
         retry=AsyncRetry(NoBackoff(), 0),
     )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def server_time(redis: Redis) -> float:

@@ -13,10 +13,9 @@ def test_a_small_run(tmp_path: Path) -> None:
     found = json.loads(output.read_text())
     assert found["post"]["p50_ms"] > 0
     for way in ("as_told", "every_second"):
-        assert {side: found["looks"][way][side]["p99_ms"] > 0 for side in ("ours", "bare")} == {
-            "ours": True,
-            "bare": True,
-        }
-    assert found["looks"]["times_slower_than_bare"] > 0
+        assert min(found["looks"][way][side]["p99_ms"] for side in ("ours", "bare")) > 0
+        assert found["looks"][way]["p50_ratio"] > 0
+    assert 0.5 <= found["looks"]["as_told"]["pause_seconds"] <= 5
+    assert found["looks"]["without_pause"]["cpu_ratio"] > 0
     assert found["streams"]["streams"] == 4
     assert len(found["memory"]["mib"]) == 6

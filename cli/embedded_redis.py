@@ -15,9 +15,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from redis import Redis
-from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import RedisError
 
 from cli.children import spawn, stop
+from jobs.connection import connect, wait_until_loaded
 from jobs.errors import FrameditError
 
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS; the server appends a suffix of its own while it binds.
@@ -55,13 +56,14 @@ class EmbeddedRedis:
         try:
             self._socket = self._socket_path()
             self._run()
+            self._wait_until_loaded()
         except BaseException:
             self.stop()
             raise
-        return self._url()
+        return self.url
 
     def revive(self) -> bool:
-        """Start the server again if it died, at the same URL; whether it had."""
+        """Start the server again if it died, at the same URL; whether it had. It may still be loading its data then."""
         if self._server is None or self._server.poll() is None:
             return False
         self._run()
@@ -85,9 +87,10 @@ class EmbeddedRedis:
 
     def _run(self) -> None:
         self._server = self._spawn()
-        self._wait_until_ready()
+        self._wait_until_it_answers()
 
-    def _url(self) -> str:
+    @property
+    def url(self) -> str:
         return _url_of(self._socket)
 
     def _take_lock(self) -> None:
@@ -144,10 +147,10 @@ class EmbeddedRedis:
         with self._log_path().open("wb") as log:
             return spawn([_server_binary(), *arguments], pass_fds=[self._lock], output=log)
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_it_answers(self) -> None:
         assert self._server is not None
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-        with Redis.from_url(self._url(), socket_timeout=5) as client:
+        with Redis.from_url(self.url, socket_timeout=5) as client:
             while time.monotonic() < deadline:
                 if self._server.poll() is not None:
                     raise EmbeddedRedisError(f"the embedded Redis server did not start: {self._log_tail()}")
@@ -159,6 +162,13 @@ class EmbeddedRedis:
         raise EmbeddedRedisError(
             f"the embedded Redis server did not answer in {_START_TIMEOUT_SECONDS:.0f} s: {self._log_tail()}"
         )
+
+    def _wait_until_loaded(self) -> None:
+        try:
+            with connect(self.url) as client:
+                wait_until_loaded(client)
+        except RedisError as error:
+            raise EmbeddedRedisError(f"the embedded Redis server does not load its data: {error}") from error
 
     def _check_identity(self, pid: int) -> None:
         assert self._server is not None
@@ -193,10 +203,10 @@ def _url_of(socket: Path) -> str:
 
 
 def _process_id(client: Redis) -> int | None:
-    """The pid of the server that answers, None while it is loading or not yet listening."""
+    """The pid of the server that answers, be it loading its data; None while it is not yet listening."""
     try:
         return int(client.info("server")["process_id"])
-    except (BusyLoadingError, RedisError, OSError):
+    except (RedisError, OSError):
         return None
 
 

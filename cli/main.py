@@ -9,6 +9,7 @@ from cli import remote
 from cli.command import EPILOG as _EPILOG
 from cli.command import Json
 from cli.command import errors_in_one_line as _errors_in_one_line
+from cli.stopping import end_on_signals
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -85,6 +86,7 @@ def serve(
 
     What is queued or finished outlives a restart; Ctrl-C stops all of it, a second one at once.
     """
+    end_on_signals()
     with _errors_in_one_line():
         settings = _settings(
             port=port,
@@ -113,6 +115,7 @@ def server(
     fd: Annotated[int | None, typer.Option("--fd", hidden=True)] = None,
 ) -> None:
     """Start the API alone; it needs a Redis server (REDIS_URL), and workers somewhere."""
+    end_on_signals()
     with _errors_in_one_line():
         settings = _settings(
             port=port,
@@ -149,6 +152,7 @@ def worker(
 
     SIGTERM or Ctrl-C: it finishes what it can in FRAMEDIT_DRAIN_SECONDS and hands back the rest; a second one: at once.
     """
+    end_on_signals()
     with _errors_in_one_line():
         settings = _settings(
             checkpoints=checkpoints,

@@ -14,7 +14,7 @@ from cli.listening import check_guarded, listen, url_of
 from cli.supervisor import Program, Supervisor
 from cli.worker_child import FRAMEDIT, environment_of, recover, worker_program
 from jobs.cards import ModelCard, announce
-from jobs.connection import connect
+from jobs.connection import connect, wait_until_loaded
 from jobs.keys import KeyStore
 from jobs.settings import Settings
 from worker.errors import StartupError
@@ -77,6 +77,7 @@ def _make_known(settings: Settings, cards: Iterable[ModelCard]) -> bool:
     assert settings.redis_url is not None
     try:
         with connect(settings.redis_url, settings.redis_timeout_seconds) as redis:
+            wait_until_loaded(redis)
             check_guarded(settings, redis)
             for card in cards:
                 announce(redis, card, "serve", ttl_seconds=0)

@@ -1,17 +1,24 @@
 """The connection to Redis, the same in the server and in the workers."""
 
+import logging
 import ssl
+import time
 
 import redis.asyncio
 from redis import Redis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError
 from redis.retry import Retry
 
 from jobs.errors import RedisCertificateError
 
+logger = logging.getLogger(__name__)
+
+# Long enough for a database that fills the memory of a large machine, from a slow disk.
+_LOADING_SECONDS = 3600.0
+_TELL_EVERY_SECONDS = 30.0
 # One thread asks through them, and gains nothing from more.
 _ASYNC_CONNECTIONS = 8
 
@@ -47,6 +54,27 @@ def connect_async(url: str, timeout_seconds: float = 5.0) -> redis.asyncio.Redis
         retry=AsyncRetry(NoBackoff(), 0),
     )
     return redis.asyncio.Redis.from_pool(pool)
+
+
+def wait_until_loaded(redis: Redis, timeout_seconds: float = _LOADING_SECONDS) -> None:
+    """Wait for a Redis that answers and is reading its data, as after a start; what it says meanwhile is no outage.
+
+    :raises BusyLoadingError: when that takes longer.
+    :raises RedisError: at once for anything else.
+    """
+    give_up_at, tell_at = time.monotonic() + timeout_seconds, 0.0
+    while True:
+        try:
+            redis.ping()
+            return
+        except BusyLoadingError:
+            now = time.monotonic()
+            if now >= give_up_at:
+                raise
+            if now >= tell_at:
+                logger.info("Redis is loading its data; waiting for it")
+                tell_at = now + _TELL_EVERY_SECONDS
+        time.sleep(0.1)
 
 
 def server_time(redis: Redis) -> float:

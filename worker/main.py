@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from jobs.artifacts import ArtifactStore
 from jobs.cards import announce, withdraw
-from jobs.connection import check_certificate, connect
+from jobs.connection import check_certificate, connect, wait_until_loaded
 from jobs.settings import Settings
 from jobs.store import VideoStore
 from jobs.tracing import start_tracing
@@ -126,7 +126,7 @@ def _new_name() -> str:
 def _wait_for(redis: Redis) -> None:
     while True:
         try:
-            redis.ping()
+            wait_until_loaded(redis)
             return
         except RedisError as error:
             check_certificate(error)

@@ -1,0 +1,137 @@
+"""A database that takes its time to read what it holds: everybody waits for it, and can be stopped meanwhile."""
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import BusyLoadingError
+
+import cli.embedded_redis
+from cli.embedded_redis import EmbeddedRedis
+from jobs.connection import connect, wait_until_loaded
+from tests.e2e.conftest import command, environment, serving
+from tests.tiny_checkpoint import make_tiny_checkpoint
+from tests.waiting import wait_for
+
+WORDS = "Redis is loading its data; waiting for it"
+WRITES = 200_000
+# It listens every 1024 commands: four times a second, for the better part of a minute unless it is told to hurry.
+DELAY_MICROSECONDS = 200
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedRedis]:
+    """One that has much to read when it starts the next time, and reads slowly."""
+    real = cli.embedded_redis._server_binary()
+    slow = tmp_path / "valkey-server"
+    slow.write_text(f'#!/bin/sh\nexec "{real}" "$@" --key-load-delay {DELAY_MICROSECONDS}\n')
+    slow.chmod(0o755)
+    database = EmbeddedRedis(tmp_path / "redis")
+    with Redis.from_url(database.start()) as client, client.pipeline(transaction=False) as pipe:
+        for number in range(WRITES):
+            pipe.set(f"key-{number % 1000}", number)
+        pipe.execute()
+    monkeypatch.setattr(cli.embedded_redis, "_server_binary", lambda: slow)
+    yield database
+    database.stop()
+
+
+@pytest.fixture
+def url(database: EmbeddedRedis) -> str:
+    """Of a database that is loading."""
+    pid = database.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_for(database.revive, "the database")
+    return database.url
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    make_tiny_checkpoint(tmp_path / "checkpoints" / "tiny")
+    return tmp_path / "checkpoints"
+
+
+def hurry(url: str) -> None:
+    """The database, which must still be loading. By a plain client: ours asks whether a connection is well, first."""
+    with Redis.from_url(url) as client:
+        with pytest.raises(BusyLoadingError):
+            client.get("key-1")
+        client.config_set("key-load-delay", 0)
+
+
+@contextmanager
+def running(log: Path, *arguments: str | Path, **env: str) -> Iterator["subprocess.Popen[bytes]"]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command(*arguments), env=environment() | env, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_start_waits_until_the_data_is_there(database: EmbeddedRedis, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    database.stop()
+    starting = threading.Thread(target=database.start)
+    starting.start()
+    wait_for(lambda: WORDS in caplog.text, "it to wait")
+    assert starting.is_alive()
+    hurry(database.url)
+    starting.join()
+    with Redis.from_url(database.url) as client:
+        assert client.get("key-999") == str(WRITES - 1).encode()
+
+
+def test_a_database_that_dies_is_there_again_before_it_has_loaded(url: str) -> None:
+    """Whoever keeps it alive has other processes to look after, and they know how to wait."""
+    with connect(url) as client, pytest.raises(BusyLoadingError):
+        client.get("key-999")
+
+
+def test_nobody_waits_for_ever(url: str) -> None:
+    with connect(url) as client, pytest.raises(BusyLoadingError):
+        wait_until_loaded(client, timeout_seconds=0.2)
+
+
+def test_a_worker_waits(url: str, checkpoints: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running(log, "worker", "--burst", "--checkpoints", checkpoints, REDIS_URL=url) as worker:
+        wait_for(lambda: WORDS in log.read_text(), "the worker to wait")
+        hurry(url)
+        assert worker.wait(90) == 0, log.read_text()
+    assert "Redis is away" not in log.read_text()
+
+
+def test_serve_waits_for_a_database_that_it_was_given(url: str, checkpoints: Path, tmp_path: Path) -> None:
+    log = tmp_path / "data.log"
+    hurrying = threading.Thread(
+        target=lambda: (wait_for(lambda: log.exists() and WORDS in log.read_text(), "it to wait"), hurry(url))
+    )
+    hurrying.start()
+    with serving(tmp_path / "data", checkpoints, REDIS_URL=url) as served:
+        hurrying.join()
+        done = served.wait_until(served.post()["id"], "completed", "failed")
+        assert done["status"] == "completed", done
+
+
+@pytest.mark.parametrize(("what", "number"), [("worker", signal.SIGTERM), ("serve", signal.SIGINT)])
+def test_who_waits_can_be_stopped(
+    url: str, checkpoints: Path, tmp_path: Path, what: str, number: signal.Signals
+) -> None:
+    log = tmp_path / "log"
+    arguments = [what, "--checkpoints", checkpoints, "--data-dir", tmp_path / "data"]
+    with running(log, *arguments, REDIS_URL=url, FRAMEDIT_PORT="0") as process:
+        wait_for(lambda: WORDS in log.read_text(), "it to wait")
+        process.send_signal(number)
+        assert process.wait(60) == 0
+    assert f"stopped by {number.name} before it was ready" in log.read_text()
+    assert "Traceback" not in log.read_text()

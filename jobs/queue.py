@@ -22,6 +22,26 @@ _RANKS = ("alone", *PRIORITIES)
 RESULT_TTL_SECONDS = 3600
 FAILURE_TTL_SECONDS = 7 * 24 * 3600
 
+# KEYS: queue. ARGV: the id at its head, which goes behind those before it that are older. Those that were handed back
+# are older than what was never taken, so all of them stay at the front, by age, in whichever order they come.
+_BY_AGE = """
+redis.call('LPOP', KEYS[1])
+local others = redis.call('LRANGE', KEYS[1], 0, 999)
+for _, other in ipairs(others) do
+  if other > ARGV[1] then return redis.call('LINSERT', KEYS[1], 'BEFORE', other, ARGV[1]) end
+end
+if not others[1] then return redis.call('RPUSH', KEYS[1], ARGV[1]) end
+return redis.call('LINSERT', KEYS[1], 'AFTER', others[#others], ARGV[1])
+"""
+
+# KEYS: the set of queues, a queue, and where else a job of it may be. Answers 1 when nothing was there.
+_FORGET = """
+for i = 2, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 1 then return 0 end
+end
+return redis.call('SREM', KEYS[1], KEYS[2])
+"""
+
 
 def queue_name(model: str, priority: Priority = "normal", owner: str | None = None) -> str:
     if owner is not None:
@@ -57,9 +77,28 @@ def queues(redis: Redis, model: str) -> list[Queue]:
 
 
 def all_queues(redis: Redis) -> list[Queue]:
-    """Every queue that a video ever waited in."""
+    """Every queue that a video waited in, without those that were forgotten."""
     names = (raw.decode().removeprefix(PREFIX) for raw in cast(set[bytes], redis.smembers(Queue.redis_queues_keys)))
     return [open_queue(redis, name) for name in sorted(names) if name.startswith(_NAME)]
+
+
+def forget_if_empty(queue: Queue) -> bool:
+    """Let go of an owner's queue when nothing waits in it, runs or is remembered; whether that was so.
+
+    One that a video is put into in the same moment stays, or comes back with it. The queues that every model has stay.
+    """
+    if len(queue.name.split(":")) < 4:
+        return False
+    registries = (
+        queue.started_job_registry,
+        queue.finished_job_registry,
+        queue.failed_job_registry,
+        queue.canceled_job_registry,
+        queue.deferred_job_registry,
+        queue.scheduled_job_registry,
+    )
+    keys = [Queue.redis_queues_keys, queue.key, *(registry.key for registry in registries)]
+    return bool(queue.connection.eval(_FORGET, len(keys), *keys))
 
 
 def queue_key(record: VideoRecord) -> str:
@@ -79,7 +118,7 @@ def next_turn(redis: Redis, model: str, priority: Priority) -> turns.Turn | None
 def enqueue(
     redis: Redis, records: Sequence[VideoRecord], pipe: Pipeline, max_attempts: int, at_front: bool = False
 ) -> None:
-    """Put jobs for the records on their queues, as part of the caller's MULTI in `pipe`."""
+    """Put jobs for the records on their queues, as part of the caller's MULTI in `pipe`; at the front by their age."""
     opened: dict[str, Queue] = {}
     for record in records:
         name = name_of(record)
@@ -95,6 +134,8 @@ def enqueue(
             at_front=at_front,
             pipeline=pipe,
         )
+        if at_front:
+            pipe.eval(_BY_AGE, 1, queue.key, record.id)
         pipe.hincrby(turns.WAITING_KEY, name, record.cost)
         if not record.alone:
             turns.join(pipe, record.request.model, record.request.priority, name)

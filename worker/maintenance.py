@@ -7,7 +7,7 @@ from typing import cast
 from redis import Redis
 
 from jobs import queue as job_queue
-from jobs.queue import all_queues
+from jobs.queue import all_queues, forget_if_empty
 from jobs.records import VideoRecord
 from jobs.store import VideoStore
 from worker.leases import leased_jobs, release_leases
@@ -48,9 +48,10 @@ class Maintenance:
 
     def recover(self, record: VideoRecord) -> None:
         """A worker started it and is gone. What was made with others is made alone from now on, which tells whose fault
-        it was; only then do attempts count."""
-        if record.alone and record.attempts >= self._max_attempts:
-            if self._store.fail(record.id, "worker_lost", _lost(record.attempts), record.worker):
+        it was; one at which another worker dies then is charged for the first, too."""
+        deaths = record.attempts + 1
+        if record.alone and deaths >= self._max_attempts:
+            if self._store.fail(record.id, "worker_lost", _lost(deaths), record.worker):
                 self._redis.delete(job_queue.job_key(record))
                 logger.error("%s: its worker %s is gone, given up", record.id, record.worker)
         elif self._store.requeue(record.id, record.worker, used_attempt=record.alone, alone=True):
@@ -64,10 +65,11 @@ class Maintenance:
                 self.recover(record)
 
     def _forget_ended_jobs(self) -> None:
-        """RQ's lists of finished and failed jobs let go of an entry only when they are told to."""
+        """RQ's lists of finished and failed jobs, and of queues, let go of an entry only when they are told to."""
         for queue in all_queues(self._redis):
             queue.finished_job_registry.cleanup()
             queue.failed_job_registry.cleanup()
+            forget_if_empty(queue)
 
     def _nobodys(self) -> set[str]:
         """The unfinished videos that no living worker has and that wait in no queue, or wait although they are started:
@@ -86,6 +88,5 @@ class Maintenance:
             return {raw.decode() for ids in cast(Iterable[list[bytes]], pipe.execute()) for raw in ids}
 
 
-def _lost(attempts: int) -> str:
-    times = "once" if attempts == 1 else f"{attempts} times"
-    return f"the worker ended while it was making this video, {times}"
+def _lost(deaths: int) -> str:
+    return f"the worker ended while it was making this video, {deaths} times"

@@ -118,14 +118,24 @@ def out_of_memory(stand: Stand, chance: random.Random) -> Losses:
 
 
 def poison(stand: Stand, chance: random.Random) -> Losses:
-    """A request that kills its worker, each time: it fails with the reason, and its neighbours are made."""
+    """A request that kills its worker, each time: it fails with the reason once it has killed as many as it may, and
+    its neighbours are made."""
+    deaths = _deaths(stand)
     ids = stand.post(2)
     [evil] = stand.post(1, seed=POISON)
     ids += stand.post(2)
     losses = stand.losses(ids)
     stand.wait_until_ended([evil])
     error = stand.get(evil)["error"]
-    return losses if error and error["code"] == "worker_lost" else [*losses, f"the poison ended with {error}"]
+    if not error or error["code"] != "worker_lost":
+        losses.append(f"the poison ended with {error}")
+    if _deaths(stand) - deaths != stand.max_attempts:
+        losses.append(f"the poison killed {_deaths(stand) - deaths} workers")
+    return losses
+
+
+def _deaths(stand: Stand) -> int:
+    return sum(worker.deaths for worker in stand.workers)
 
 
 FAULTS: Mapping[str, Callable[[Stand, random.Random], Losses]] = {

@@ -82,7 +82,7 @@ class Stand:
     ) -> None:
         """`has_disks`: files are made and kept on disks of their own, which can be filled."""
         self.folder, self.flags, self.artifacts, self.scratch = (folder, *(folder / name for name in _FOLDERS))
-        self.has_disks = has_disks
+        self.has_disks, self.max_attempts = has_disks, max_attempts
         make_tiny_checkpoint(folder / "checkpoints" / "tiny")
         self.database = EmbeddedRedis(folder / "redis")
         url = self.database.start()

@@ -1,16 +1,23 @@
 """Records that nobody is at work on come back on their way."""
 
+import itertools
+import threading
+import time
+
 import pytest
 from redis import Redis
 from rq.job import Job
 
-from jobs.queue import alone_name, open_queue, queue_name
-from jobs.records import VideoRecord
+from jobs.connection import connect
+from jobs.queue import all_queues, alone_name, forget_if_empty, name_of, open_queue, queue_name
+from jobs.records import Timings, VideoRecord, new_records
 from jobs.store import VideoStore
-from tests.worker.conftest import make_record
+from tests.worker.conftest import make_record, make_request
 from worker.claims import Claims
 from worker.leases import release_leases
 from worker.maintenance import Maintenance
+from worker.queue_worker import VideoWorker
+from worker.tasks import Ending
 
 QUEUE = f"rq:queue:{queue_name('tiny')}"
 ALONE = f"rq:queue:{alone_name('tiny')}"
@@ -86,8 +93,8 @@ def test_after_max_attempts_alone_it_has_failed_with_the_reason(
     redis: Redis, store: VideoStore, maintenance: Maintenance
 ) -> None:
     record = created(store)
-    for death in range(4):
-        assert store.get(record.id).attempts == max(0, death - 1)
+    for death in range(3):
+        assert store.get(record.id).status == "queued"
         crash(redis, store, f"dead-{death}")
         look_twice(maintenance)
     after = store.get(record.id)
@@ -96,6 +103,112 @@ def test_after_max_attempts_alone_it_has_failed_with_the_reason(
     assert after.error.message == "the worker ended while it was making this video, 3 times"
     assert queued(redis, ALONE) == []
     assert not redis.exists(Job.key_for(record.id))
+
+
+@pytest.mark.parametrize("max_attempts", [2, 3, 5])
+def test_a_poison_kills_so_many_workers_and_its_neighbours_are_not_charged(
+    redis: Redis, store: VideoStore, max_attempts: int
+) -> None:
+    """A worker dies at all of them together, and from then on at one of them alone."""
+    maintenance = Maintenance(redis, store, max_attempts)
+    neighbours = created(store), created(store)
+    poison = created(store)
+    claims = Claims(redis, store, ["tiny"], "dead-0")
+    for _ in range(3):
+        claim = claims.take(idle=False)
+        assert claim is not None
+        store.start(claim.job.id, "dead-0")
+    release_leases(redis, "dead-0")
+    look_twice(maintenance)
+    deaths = 1
+    while (claim := Claims(redis, store, ["tiny"], f"next-{deaths}").take(idle=True)) is not None:
+        assert store.start(claim.job.id, f"next-{deaths}") is not None
+        if claim.record.id == poison.id:
+            release_leases(redis, f"next-{deaths}")
+            look_twice(maintenance)
+            deaths += 1
+        else:
+            assert store.get(claim.record.id).attempts == 1
+            assert store.complete(claim.record.id, {}, Timings(), f"next-{deaths}")
+    assert deaths == max_attempts
+    error = store.get(poison.id).error
+    assert error is not None
+    assert error.message == f"the worker ended while it was making this video, {deaths} times"
+    assert [store.get(record.id).status for record in neighbours] == ["completed", "completed"]
+
+
+def test_what_many_workers_had_comes_back_by_age(redis: Redis, store: VideoStore, maintenance: Maintenance) -> None:
+    records = [created(store) for _ in range(6)]
+    for name in ("dead-1", "dead-2") * 3:
+        crash(redis, store, name)
+    look_twice(maintenance)
+    assert queued(redis, ALONE) == [record.id for record in records]
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_what_is_handed_back_stays_in_front_and_by_age(
+    redis: Redis, store: VideoStore, order: tuple[int, ...], waiting: int
+) -> None:
+    records = [created(store) for _ in range(3 + waiting)]
+    claims = Claims(redis, store, ["tiny"], "w1")
+    for _ in range(3):
+        claim = claims.take(idle=False)
+        assert claim is not None
+        store.start(claim.job.id, "w1")
+    for index in order:
+        assert store.requeue(records[index].id, "w1", used_attempt=False)
+    assert queued(redis) == [record.id for record in records]
+
+
+def test_an_owners_queue_is_forgotten_once_nothing_of_it_is_left(
+    redis: Redis, store: VideoStore, maintenance: Maintenance
+) -> None:
+    record = make_record().model_copy(update={"owner": "key_1"})
+    owned = open_queue(redis, name_of(record))
+
+    def known() -> bool:
+        maintenance._forget_ended_jobs()
+        return owned in all_queues(redis)
+
+    store.create(record, make_record())
+    assert known()  # it waits
+    claims = Claims(redis, store, ["tiny"], "w1")
+    worker = VideoWorker(redis, ["tiny"], "w1")
+    for claim in (claims.take(idle=False), claims.take(idle=False)):
+        assert claim is not None
+        worker.took(claim)
+        assert known()  # it is at work
+        worker.ended(claim, Ending.FINISHED)
+    assert known()  # it is remembered
+    redis.delete(owned.finished_job_registry.key)
+    assert not known()
+    assert open_queue(redis, queue_name("tiny")) in all_queues(redis)
+    store.create(new_records(make_request(), time.time(), owner="key_1")[0])
+    assert known()
+
+
+def test_an_owners_queue_is_not_forgotten_beneath_what_comes(redis: Redis, redis_url: str, store: VideoStore) -> None:
+    """Many are put into queues that are empty, and taken out again, while those are forgotten as fast as can be."""
+    over = threading.Event()
+
+    def forget() -> None:
+        with connect(redis_url) as own:
+            while not over.is_set():
+                for queue in all_queues(own):
+                    forget_if_empty(queue)
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    try:
+        for _ in range(200):
+            record = new_records(make_request(), time.time(), owner="key_1")[0]
+            store.create(record)
+            assert open_queue(redis, name_of(record)) in all_queues(redis)
+            store.delete(record.id)
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_queued_record_without_a_job_gets_one_when_seen_twice(

@@ -79,8 +79,9 @@ class Outlook:
         return self._seconds(ahead.cost + self._until_a_seat())
 
     def eta_seconds(self, ahead: Ahead, cost: float) -> float | None:
-        """Until a video of this cost behind `ahead` is done."""
-        return self._seconds(ahead.cost + self.running() + cost)
+        """Until a video of this cost behind `ahead` is done: its file, which is made beside the next ones."""
+        denoised = self._seconds(ahead.cost + self.running() + cost)
+        return None if denoised is None else denoised + self._finishing_seconds()
 
     def running_eta_seconds(self, record: VideoRecord) -> float | None:
         """Until a video that is in progress is done, its worker sharing its time between all that it has."""
@@ -89,7 +90,8 @@ class Outlook:
             return None
         own = record.cost * (1 - record.step / max(1, record.steps)) / load.cost_per_second[self.model]
         others = (left for video_id, left in load.remaining.items() if video_id != record.id)
-        return own + sum(min(own, left.cost / load.cost_per_second.get(left.model, float("inf"))) for left in others)
+        shared = sum(min(own, left.cost / load.cost_per_second.get(left.model, float("inf"))) for left in others)
+        return own + shared + load.finishing_seconds.get(self.model, 0.0)
 
     def _until_a_seat(self) -> float:
         """The cost until the worker's video that is nearest to its end leaves its seat: all of them go on till then."""
@@ -107,6 +109,11 @@ class Outlook:
         seconds = cost / rate
         others = {model for load in self._serving() for model in load.cost_per_second} - {self.model}
         return seconds + sum(min(seconds, self._backlog_seconds(model)) for model in others)
+
+    def _finishing_seconds(self) -> float:
+        """Of the workers' mean; 0 while none has finished a video of this model."""
+        known = [seconds for load in self._serving() if (seconds := load.finishing_seconds.get(self.model)) is not None]
+        return sum(known) / len(known) if known else 0.0
 
     def _backlog_seconds(self, model: str) -> float:
         return (self.backlog.get(model, 0.0) + self.running(model)) / (self.rate(model) or float("inf"))

@@ -22,14 +22,16 @@ class Remaining(BaseModel):
 
 
 class Load(BaseModel):
-    """A worker's. `cost_per_second` is what it does of each model when it works for nothing else; only what is measured
-    is in it. `free_seats` is how many more videos it would take now."""
+    """A worker's. `cost_per_second` is what it does of each model when it works for nothing else, `finishing_seconds`
+    what decoding and encoding a video of it take; only what is measured is in them. `free_seats` is how many more
+    videos it would take now."""
 
     model_config = ConfigDict(frozen=True)
 
     cost_per_second: dict[str, float]
     remaining: dict[str, Remaining] = {}
     free_seats: int = 0
+    finishing_seconds: dict[str, float] = {}
 
 
 def publish_load(redis: Redis, worker: str, load: Load, ttl_seconds: float) -> None:

@@ -94,7 +94,8 @@ class _Due:
 @dataclass
 class Desk:
     """`on_beat` is called every few seconds, `cost_per_second` tells what the engine has measured. The loop sets
-    `alive_at`; once a step hangs no lease is renewed, others take the jobs over, and then `on_hang` is called."""
+    `alive_at`, and by model the `finishing_seconds` of a video; once a step hangs no lease is renewed, others take the
+    jobs over, and then `on_hang` is called."""
 
     redis: Redis
     worker: VideoWorker
@@ -109,6 +110,7 @@ class Desk:
     orders: "queue.SimpleQueue[Order]" = field(default_factory=queue.SimpleQueue)
     news: "queue.SimpleQueue[tuple[Held, Outcome] | None]" = field(default_factory=queue.SimpleQueue)
     alive_at: float = field(default_factory=time.monotonic)
+    finishing_seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.over = threading.Event()
@@ -219,6 +221,7 @@ class Desk:
             cost_per_second=dict(self.cost_per_second()),
             remaining={held.record.id: held.remaining for held in self._held.values()},
             free_seats=max(0, self._free_seats()),
+            finishing_seconds=self.finishing_seconds.copy(),
         )
         publish_load(self.redis, self.worker.name, load, self.settings.worker_ttl_seconds)
 

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.05
 # While a file is being made, whose end nothing tells but a look.
 _FINISHING_SECONDS = 0.005
+# In the mean of the seconds that finishing takes.
+_WEIGHT_OF_LAST = 0.2
 
 
 class Loop:
@@ -112,10 +114,17 @@ class Loop:
             if held is None:
                 continue
             if isinstance(result, Finished):
+                self._learn(held.record.request.model, (result.timings.decode_s or 0) + (result.timings.encode_s or 0))
                 timings = result.timings.model_copy(update={"denoise_s": denoise_s})
                 self.desk.tell(held, Made(result.delivery, timings))
             else:
                 self.desk.tell(held, Broken(result.error))
+
+    def _learn(self, model: str, finishing_seconds: float) -> None:
+        """A mean that forgets what is long ago."""
+        known = self.desk.finishing_seconds
+        before = known.get(model, finishing_seconds)
+        known[model] = before + _WEIGHT_OF_LAST * (finishing_seconds - before)
 
     def _forget(self, request_id: str) -> None:
         self._previews.forget(request_id)

@@ -69,6 +69,19 @@ def test_what_is_made_alone_goes_first(redis: Redis, store: VideoStore) -> None:
     assert positions(redis, store.get(suspect.id), waiting) == [1, 2]
 
 
+def test_an_end_is_that_of_the_file_and_not_of_the_last_step(redis: Redis, store: VideoStore) -> None:
+    """The mean of the workers for what waits, that of its own worker for what is at work; one who serves another model
+    and one who has finished nothing yet do not count."""
+    waiting, started = record_of(cost=100), record_of(cost=100)
+    store.create(waiting, started)
+    record = store.start(started.id, "w1")
+    assert record is not None
+    for worker, finishing in (("w1", {MODEL: 4.0}), ("w2", {MODEL: 2.0}), ("w3", {}), ("w4", {"other": 100.0})):
+        load = Load(cost_per_second={MODEL: 10.0}, finishing_seconds=finishing)
+        publish_load(redis, worker, load, ttl_seconds=60)
+    assert etas(redis, record, waiting) == [100 / 10 + 4, 100 / 40 + 3]
+
+
 def test_ended_and_started_videos_have_no_place(redis: Redis, store: VideoStore) -> None:
     started, ended = record_of(), record_of()
     store.create(started, ended)

@@ -64,6 +64,17 @@ def test_while_they_are_made_all_are_leased_and_told_of(bench: Bench) -> None:
     assert read_loads(bench.redis) == {}
 
 
+def test_how_long_finishing_takes_is_learnt_and_told(bench: Bench) -> None:
+    videos = [bench.queue() for _ in range(3)]
+    with bench.working():
+        for video in videos:
+            bench.wait_until(video, "completed")
+        told = wait_for(lambda: read_loads(bench.redis)["w1"].finishing_seconds.get("tiny"))
+    timings = [bench.place.store.get(video.id).timings for video in videos]
+    seconds = [(times.decode_s or 0) + (times.encode_s or 0) for times in timings]
+    assert min(seconds) <= told <= max(seconds)
+
+
 @pytest.mark.parametrize("end", ["cancel", "delete"])
 def test_what_is_no_longer_wanted_stops_and_the_others_go_on(bench: Bench, end: str) -> None:
     unwanted, other = bench.queue(num_inference_steps=LONG), bench.queue(num_inference_steps=300)

@@ -58,7 +58,8 @@ export class Api {
       answer = await fetch(url, { method, headers: sent, body: content, signal, cache: "no-cache" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ApiError("The server does not answer. The page goes on trying.");
+      // What was only looked at is looked at again; what was asked for is somebody's to ask again.
+      throw new ApiError(`The server does not answer. ${method === "GET" ? "The page goes on trying." : "Try again soon."}`);
     }
     if (!answer.ok) throw await explain(answer);
     return answer;

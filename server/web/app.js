@@ -23,13 +23,24 @@ const say = (text) => {
 };
 
 const banner = document.getElementById("banner");
+const locked = document.getElementById("locked");
 let askedForKey = false;
+
+/** The server's own words on a missing key are for programs. */
+const onKey = (error) => (api.key ? error.message : "This server needs an API key.");
+
+/** Until there is a key that the server knows. */
+function lock(error) {
+  document.getElementById("locked-words").textContent = onKey(error);
+  locked.hidden = false;
+  // Once: who closes the dialog has seen it, and the words stay.
+  if (!askedForKey) keyDialog.open(onKey(error));
+  askedForKey = true;
+}
 
 /** `passing`: it is over once the server answers again. */
 function complain(error, passing = false) {
-  // Once: who closes the dialog has seen it, and the words stay.
-  if (error.status === 401 && !askedForKey) keyDialog.open(error.message);
-  askedForKey ||= error.status === 401;
+  if (error.status === 401) return lock(error);
   if (banner.textContent !== error.message) banner.textContent = error.message;
   banner.hidden = false;
   banner.dataset.passing = passing;
@@ -83,7 +94,7 @@ const composer = new Composer(async (body, remixed) => {
     const made = remixed ? await library.remix(remixed.id, body.prompt) : await library.create(body);
     announce(made[0]);
   } catch (error) {
-    if (error.status === 401) keyDialog.open(error.message);
+    if (error.status === 401) keyDialog.open(onKey(error));
     throw error;
   }
 });
@@ -105,7 +116,7 @@ async function loadModels() {
   clearTimeout(modelsTimer);
   let pause = MODELS_AGAIN_MS;
   try {
-    const models = document.hidden ? composer.models : await api.models();
+    const models = (document.hidden && composer.models) || (await api.models());
     composer.models = models;
     // A worker that is starting has loaded its models soon.
     if (!models.length || models.some((model) => !model.workers_alive)) pause = MODELS_SOON_MS;
@@ -116,12 +127,14 @@ async function loadModels() {
 }
 
 library.addEventListener("loaded", () => {
+  locked.hidden = true;
   banner.hidden ||= banner.dataset.passing === "true";
 });
 library.addEventListener("trouble", ({ detail }) => complain(detail.error, true));
 document.getElementById("older").addEventListener("click", () => {
   library.loadOlder().catch((error) => complain(error));
 });
+document.getElementById("unlock").addEventListener("click", () => keyDialog.open());
 document.getElementById("theme").addEventListener("click", ({ currentTarget }) => {
   const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
   document.documentElement.dataset.theme = theme;

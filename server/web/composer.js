@@ -18,7 +18,7 @@ const NUMBERS = {
 
 export class Composer {
   #form = document.getElementById("composer");
-  #models = [];
+  #models = null;
   #remixed = null;
   #submit;
 
@@ -40,6 +40,7 @@ export class Composer {
   set models(models) {
     const before = JSON.stringify(this.#models);
     if (before === JSON.stringify(models)) return;
+    this.#form.hidden = false;
     const chosen = this.#card?.id ?? localStorage.getItem(MODEL);
     this.#models = models;
     this.#field("model").replaceChildren(...models.map(({ id }) => element("option", { value: id }, id)));
@@ -51,6 +52,7 @@ export class Composer {
     else this.#choose(card.id);
   }
 
+  /** null before it is known. */
   get models() {
     return this.#models;
   }
@@ -58,7 +60,7 @@ export class Composer {
   /** Take over what a video was made with, its seed among it. */
   use(video) {
     this.#endRemix();
-    if (!this.#models.some(({ id }) => id === video.model)) return;
+    if (!this.#models?.some(({ id }) => id === video.model)) return;
     this.#choose(video.model);
     this.#field("prompt").value = video.prompt ?? "";
     for (const name of ["num_inference_steps", "guidance_scale", "num_frames", "fps", "seed", "sampler", "size"]) {
@@ -85,7 +87,7 @@ export class Composer {
   #part = (name) => document.getElementById(name);
 
   get #card() {
-    return this.#models.find(({ id }) => id === this.#form.dataset.model);
+    return this.#models?.find(({ id }) => id === this.#form.dataset.model);
   }
 
   #choose(id) {
@@ -236,7 +238,8 @@ export class Composer {
   #refresh() {
     const changed = this.#card ? Object.keys(this.#changes()).length : 0;
     this.#part("reset").hidden = changed === 0;
-    this.#part("changed").textContent = changed ? `${changed} changed` : "";
+    const inWords = [String(changed), element("span", { class: "wide-only" }, " changed")];
+    this.#part("changed").replaceChildren(...(changed ? inWords : []));
     const count = Number(this.#field("n").value);
     this.#part("generate-words").textContent = this.#remixed ? "Remix" : count > 1 ? `Generate ${count}` : "Generate";
   }

@@ -1,6 +1,6 @@
 // Where a video is seen: noise while it waits, previews while it is made, then the video itself, all in one place.
 
-import { element } from "./element.js";
+import { element, icon } from "./element.js";
 import { paintNoise } from "./noise.js";
 import { isExpired, isOver } from "./words.js";
 
@@ -45,7 +45,9 @@ export class Screen {
     this.preview = element("img", { class: "preview", alt: "", hidden: true });
     this.preview.addEventListener("error", () => (this.preview.hidden = true));
     const properties = { class: "screen", "aria-hidden": controls ? null : "true" };
-    this.element = element("span", properties, this.noise, this.preview);
+    const sign = icon("none");
+    sign.classList.add("sign");
+    this.element = element("span", properties, this.noise, this.preview, sign);
     this.element.style.aspectRatio = `${width} / ${height}`;
     this.element.classList.toggle("crisp", Math.max(width, height) <= CRISP_UP_TO);
     this.#size = [width, height];

@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from redis import Redis
 
+from jobs.cards import ModelCard, announce
 from jobs.keys import KeyStore
 from jobs.store import VideoStore
 
@@ -87,6 +88,7 @@ def test_the_queue_says_what_each_is_waiting_for(tab: Tab, http: httpx.Client, s
 
 def test_the_keyboard_is_enough(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
     page = tab.page
+    expect(page.get_by_label("Prompt")).to_be_visible()  # nothing hidden takes the focus
     page.get_by_label("Prompt").focus()
     page.keyboard.type("a red circle")
     page.keyboard.press("Enter")
@@ -169,7 +171,7 @@ def test_a_key_is_asked_for_and_goes_with_every_request_and_to_the_video(
     expect(page.locator(".tile .developed")).to_have_count(1)
     _, token = KeyStore(redis).create("the page", ["admin"])
     look_again(page)
-    expect(page.get_by_role("dialog")).to_contain_text("An API key is needed")
+    expect(page.get_by_role("dialog")).to_contain_text("This server needs an API key")
     page.get_by_label("Sent with every request").fill(token)
     page.get_by_role("button", name="Use it").click()
     tab.requests.clear()
@@ -188,6 +190,75 @@ def test_a_key_is_asked_for_and_goes_with_every_request_and_to_the_video(
     expect(page.get_by_text("Copied")).to_be_visible()
     assert token not in page.evaluate("navigator.clipboard.readText()")
     expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
+
+
+def test_a_page_without_a_key_says_what_it_waits_for(tab: Tab, redis: Redis, http: httpx.Client) -> None:
+    page = tab.page
+    tab.faults = Tolerant("401")
+    _, token = KeyStore(redis).create("the page")
+    page.reload()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("alert").filter(has_text="This server needs an API key.")).to_be_visible()
+    expect(page.locator("#composer")).to_be_hidden()
+    assert serious_faults(page) == []
+    page.get_by_role("button", name="Enter a key").click()
+    page.get_by_label("Sent with every request").fill("fd-nonsense")
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_role("dialog")).to_contain_text("This API key is not known here, or was revoked.")
+    page.get_by_label("Sent with every request").fill(token)
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_label("Prompt")).to_be_visible()
+    expect(page.get_by_text("Your videos will appear here")).to_be_visible()
+    expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
+
+
+def test_a_server_without_models_says_what_to_start(
+    server_url: str, redis: Redis, text_card: ModelCard, open_tab: OpenTab
+) -> None:
+    page = open_tab(server_url).page
+    expect(page.get_by_text("No worker has announced a model yet")).to_be_visible()
+    announce(redis, text_card, "w1", ttl_seconds=600)
+    expect(page.get_by_label("Prompt")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(
+    width: int, tab: Tab, http: httpx.Client, store: VideoStore, finish: Finish, mp4: bytes
+) -> None:
+    page = tab.page
+    page.set_viewport_size({"width": width, "height": 720})
+    page.emulate_media(reduced_motion="reduce")
+    finish(post(http), mp4)
+    store.fail(post(http, prompt="a green square"), "out_of_memory", "the device has too little memory for it")
+    for number in range(3):
+        post(http, prompt=f"a circle, number {number}, of the colour {'red' * 10}")
+    look_again(page)
+    expect(page.locator(".tile")).to_have_count(5)
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Steps").fill("7")
+    page.get_by_label("How many").fill("10")
+    expect(page.get_by_role("button", name="Settings")).to_contain_text("2 changed")
+    assert reaches_out_of_the_window(page) == []
+    assert serious_faults(page) == []
+    page.get_by_label("Model").select_option("tiny-class")
+    assert reaches_out_of_the_window(page) == []
+    page.locator(".tile[data-status=completed] .opener").click()
+    page.get_by_role("button", name="Copy as Python").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    assert reaches_out_of_the_window(page) == []
+    assert serious_faults(page) == []
+
+
+def reaches_out_of_the_window(page: Page) -> list[str]:
+    """The buttons and fields that are not wholly on the screen, from side to side."""
+    if page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
+        outside = """parts => parts.filter(part => {
+            const box = part.getBoundingClientRect();
+            return box.width > 0 && (box.left < 0 || box.right > innerWidth);
+        }).map(part => part.outerHTML)"""
+        # The examples are a row to be moved along.
+        return list(page.locator(":is(button, input, select, textarea):not(#examples *)").evaluate_all(outside))
+    return ["the page"]
 
 
 def test_what_is_copied_as_curl_makes_the_same_video(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:

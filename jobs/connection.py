@@ -3,6 +3,7 @@
 import logging
 import ssl
 import time
+from typing import Any
 
 import redis.asyncio
 from redis import Redis
@@ -13,6 +14,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 from redis.retry import Retry
 
 from jobs.errors import RedisCertificateError
+from jobs.sentinel import follow, follow_async, is_sentinel_url, parse_sentinel_url
 
 logger = logging.getLogger(__name__)
 
@@ -29,31 +31,30 @@ def connect(url: str, timeout_seconds: float = 5.0) -> Redis:
     A command is never sent twice: when an answer is lost it is not known whether the command took effect, and only the
     caller can tell whether it may be repeated. Idle connections that broke are replaced before they are used.
 
-    :raises ValueError: for a URL that is not `redis://`, `rediss://` or `unix://`, or names certificates that cannot be
-        read.
+    :raises ValueError: for a URL that is not `redis://`, `rediss://`, `unix://` or one of `jobs/sentinel.py`, or names
+        certificates that cannot be read.
     """
     _check_certificate_files(url)
-    return Redis.from_url(
-        url,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=min(timeout_seconds, 2.0),
-        health_check_interval=30,
-        retry=Retry(NoBackoff(), 0),
-    )
+    options = {**_timeouts(timeout_seconds), "retry": Retry(NoBackoff(), 0)}
+    return follow(url, **options) if is_sentinel_url(url) else Redis.from_url(url, **options)
 
 
 def connect_async(url: str, timeout_seconds: float = 5.0) -> redis.asyncio.Redis:
     """The same for an event loop. Nothing is sent before it is used; many who ask at once take turns."""
-    pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
-        url,
-        max_connections=_ASYNC_CONNECTIONS,
-        timeout=timeout_seconds,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=min(timeout_seconds, 2.0),
-        health_check_interval=30,
-        retry=AsyncRetry(NoBackoff(), 0),
-    )
+    options = {**_timeouts(timeout_seconds), "retry": AsyncRetry(NoBackoff(), 0)}
+    turns = {"max_connections": _ASYNC_CONNECTIONS, "timeout": timeout_seconds}
+    if is_sentinel_url(url):
+        return follow_async(url, turns, **options)
+    pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(url, **turns, **options)
     return redis.asyncio.Redis.from_pool(pool)
+
+
+def _timeouts(timeout_seconds: float) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": min(timeout_seconds, 2.0),
+        "health_check_interval": 30,
+    }
 
 
 def wait_until_loaded(redis: Redis, timeout_seconds: float = _LOADING_SECONDS) -> None:
@@ -99,7 +100,7 @@ def check_certificate(error: RedisError) -> None:
 
 def _check_certificate_files(url: str) -> None:
     """At once and by name: the client would only find that it cannot connect, and that is tried again for ever."""
-    options = parse_url(url)
+    options = parse_sentinel_url(url).options if is_sentinel_url(url) else parse_url(url)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authorities, certificate = options.get("ssl_ca_certs"), options.get("ssl_certfile")
     try:

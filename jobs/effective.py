@@ -91,8 +91,9 @@ def shown(kind: type[BaseSettings], field: str, value: Any) -> str:
     if is_secret(kind, field):
         return "(hidden)"
     text = str(value)
-    password = password_of(text)
-    return text.replace(f":{password}@", ":***@").replace(f"password={password}", "password=***")
+    for password in passwords_of(text):
+        text = text.replace(f":{password}@", ":***@").replace(f"password={password}", "password=***")
+    return text
 
 
 def secrets_of(settings: BaseSettings) -> set[str]:
@@ -100,7 +101,7 @@ def secrets_of(settings: BaseSettings) -> set[str]:
     kind = type(settings)
     values = {field: str(value) for field, value in settings if value is not None}
     hidden = {value for field, value in values.items() if is_secret(kind, field)}
-    passwords = {password_of(value) for value in values.values()}
+    passwords = {password for value in values.values() for password in passwords_of(value)}
     return {text for text in hidden | passwords | set(map(unquote, passwords)) if text}
 
 
@@ -109,13 +110,14 @@ def is_secret(kind: type[BaseSettings], field: str) -> bool:
     return isinstance(extra, dict) and bool(extra.get("secret"))
 
 
-def password_of(text: str) -> str:
-    """The password in a URL, as it stands there; empty where there is none."""
+def passwords_of(text: str) -> set[str]:
+    """The passwords in a URL, as they stand there."""
     if "://" not in text:
-        return ""
+        return set()
     parts = urlsplit(text)
-    query = dict(pair.partition("=")[::2] for pair in parts.query.split("&"))
-    return parts.netloc.rpartition("@")[0].partition(":")[2] or query.get("password", "")
+    pairs = (pair.partition("=")[::2] for pair in parts.query.split("&"))
+    found = {value for name, value in pairs if name.endswith("password")}
+    return {*found, parts.netloc.rpartition("@")[0].partition(":")[2]} - {""}
 
 
 def _refuse_unknown(names: Iterable[str], where: str) -> None:

@@ -20,6 +20,12 @@ RUN /build/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /build
         --prefix /build/project /build/wheel/*.whl
 
 FROM ${BASE_IMAGE}
+COPY --from=dependencies /opt/framedit /opt/framedit
+# These folders belong to the user, so that new volumes mounted on them do too.
+RUN ["install", "-d", "-o", "10001", "-g", "10001", "/data", "/data/artifacts", "/secrets"]
+WORKDIR /data
+# The project comes last: a new version is one small layer over those that are there.
+COPY --from=project /build/project /opt/framedit
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="framedit-server" \
@@ -27,15 +33,9 @@ LABEL org.opencontainers.image.title="framedit-server" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# Two layers, the project over what it needs: a new version is a small download.
-COPY --from=dependencies /opt/framedit /opt/framedit
-COPY --from=project /build/project /opt/framedit
-# These folders belong to the user, so that new volumes mounted on them do too.
-RUN ["install", "-d", "-o", "10001", "-g", "10001", "/data", "/data/artifacts", "/secrets"]
 ENV PATH=/opt/framedit/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     FRAMEDIT_DATA_DIR=/data FRAMEDIT_HOST=0.0.0.0 FRAMEDIT_PORT=8000
 USER 10001:10001
-WORKDIR /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 # Nothing of the project is imported for it: on a busy machine that would take longer than the answer.

@@ -24,6 +24,13 @@ RUN /build/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /build
         --prefix /build/project /build/wheel/*.whl
 
 FROM ${BASE_IMAGE}
+COPY --from=dependencies /opt/framedit /opt/framedit
+COPY checkpoints /checkpoints
+# These folders belong to the user, so that new volumes mounted on them do too.
+RUN ["install", "-d", "-o", "10001", "-g", "10001", "/data", "/data/artifacts"]
+WORKDIR /data
+# The project comes last: a new version is one small layer over those that are there.
+COPY --from=project /build/project /opt/framedit
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="framedit-worker" \
@@ -31,17 +38,10 @@ LABEL org.opencontainers.image.title="framedit-worker" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# Two layers, the project over what it needs: a new version is a small download.
-COPY --from=dependencies /opt/framedit /opt/framedit
-COPY --from=project /build/project /opt/framedit
-COPY checkpoints /checkpoints
-# These folders belong to the user, so that new volumes mounted on them do too.
-RUN ["install", "-d", "-o", "10001", "-g", "10001", "/data", "/data/artifacts"]
 ENV PATH=/opt/framedit/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     FRAMEDIT_DATA_DIR=/data FRAMEDIT_CHECKPOINTS=/checkpoints \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
-WORKDIR /data
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=30s --start-period=120s --retries=3 CMD ["/opt/framedit/bin/framedit", "health", "worker"]
 ENTRYPOINT ["/opt/framedit/bin/framedit"]

@@ -21,7 +21,8 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         default=None,
         validation_alias=AliasChoices("FRAMEDIT_REDIS_URL", "REDIS_URL"),
-        description="Redis or Valkey: `redis://host:port/0`, `rediss://` or `unix:///path`. Without it `framedit serve` starts one.",
+        description="Redis or Valkey: `redis://host:port/0`, `rediss://` or `unix:///path`. "
+        "Without it `framedit serve` starts one.",
     )
     data_dir: Path = Field(default=Path("data"), description="What must outlive a restart: database and videos.")
     artifacts: Path | str = Field(

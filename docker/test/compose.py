@@ -36,15 +36,17 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_seconds: float = 3
 
 @dataclass(frozen=True)
 class Stack:
-    """One project of Compose, its API on `port` of this machine."""
+    """One project of Compose, its API on `port` of this machine. `folder` is where its file .env is."""
 
     project: str
     port: int
     env: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     def compose(self, *arguments: str, check: bool = True) -> str:
         env = {"API_PORT": str(self.port), **self.env}
-        return run("docker", "compose", "-p", self.project, *arguments, env=env, check=check)
+        place = ["--project-directory", str(self.folder)] if self.folder else []
+        return run("docker", "compose", *place, "-p", self.project, *arguments, env=env, check=check)
 
     def up(self, model: str = "demo-class", workers: int = 1) -> None:
         """Start it, and wait until so many workers serve a model; the images must be there."""
@@ -63,9 +65,18 @@ class Stack:
             return -1
         return int(answer.json()["workers_alive"]) if answer.status_code == 200 else -1
 
+    def ask_inside(self, url: str) -> str:
+        """What a server of the stack's networks answers, asked from the container of the API."""
+        code = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=10).read().decode())"
+        return self.compose("exec", "-T", "api", "/opt/framedit/bin/python", "-c", code, url)
+
     def down(self) -> None:
         """Leave nothing behind: containers, networks, volumes."""
         self.compose("--profile", "*", "down", "-v", "--remove-orphans", "-t", "5")
+
+    def names(self, service: str) -> list[str]:
+        """The names of a service's containers."""
+        return [container["Name"].lstrip("/") for container in self.containers(service)]
 
     def containers(self, service: str = "") -> list[dict[str, Any]]:
         """What Docker knows of the containers, of one service or of all."""

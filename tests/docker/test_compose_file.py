@@ -63,6 +63,11 @@ def test_a_worker_has_the_time_to_drain() -> None:
         assert given > Settings().drain_seconds + END_SECONDS
 
 
+def test_gpus_are_reserved_all_of_them() -> None:
+    reservations = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]
+    assert reservations == {"devices": [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]}
+
+
 def test_every_variable_of_the_file_is_in_the_example_with_its_default() -> None:
     example = dict(re.findall(r"^# (\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     used = dict(re.findall(r"\$\{(\w+)(?::-([^}]*))?\}", TEXT))
@@ -111,3 +116,23 @@ def test_the_password_of_redis_is_drawn_once_or_given(tmp_path: Path) -> None:
     given = written(REDIS_PASSWORD="p@ss/word")
     assert given["redis_url"] == "redis://:p%40ss%2Fword@redis:6379/0"
     assert 'requirepass "p@ss/word"' in given["redis.conf"]
+
+
+@pytest.mark.parametrize(
+    ("env", "starts"),
+    [
+        ({}, True),
+        ({"API_ADDRESS": "127.0.0.1", "ALLOW_ANONYMOUS": ""}, True),
+        ({"API_ADDRESS": "::1"}, True),
+        ({"API_ADDRESS": "0.0.0.0", "ALLOW_ANONYMOUS": ""}, False),
+        ({"API_ADDRESS": "192.168.1.5"}, False),
+        ({"API_ADDRESS": "0.0.0.0", "ALLOW_ANONYMOUS": "false"}, True),
+        ({"API_ADDRESS": "0.0.0.0", "ALLOW_ANONYMOUS": "true"}, True),
+    ],
+)
+def test_a_network_needs_a_word_of_the_owner(tmp_path: Path, env: dict[str, str], starts: bool) -> None:
+    command = [sys.executable, ROOT / "docker/setup", tmp_path]
+    ended = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (ended.returncode == 0) is starts
+    assert (tmp_path / "redis_url").exists() is starts
+    assert ("publishes the API to a network" in ended.stderr) is not starts

@@ -8,6 +8,7 @@ import pytest
 from jobs.artifacts import ArtifactStore
 from jobs.errors import ArtifactStoreError
 from jobs.records import new_video_id
+from jobs.settings import Settings
 
 VIDEO_ID = new_video_id(1_700_000_000.0)
 
@@ -79,3 +80,46 @@ def test_files_go_although_another_is_stored_meanwhile(
     monkeypatch.setattr(os, "rmdir", too_late)
     store.delete(VIDEO_ID)
     assert not store.path(VIDEO_ID).parent.exists()
+
+
+class Outage:
+    """A store that is away, and the clock by which it comes back: a file stands where its folder should."""
+
+    def __init__(self, location: Path, seconds: float) -> None:
+        self._location = location
+        self._seconds = seconds
+        self.now = 0.0
+        self.tries = 1
+        location.touch()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.tries += 1
+        if self.now >= self._seconds:
+            self._location.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("seconds", [60, 75, 570])
+def test_a_store_that_is_away_for_minutes_delays_a_file_by_little_more(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    outage = Outage(tmp_path / "store", seconds)
+    monkeypatch.setattr("jobs.artifacts.time", outage)
+    store = ArtifactStore(tmp_path / "store", Settings().artifact_retry_seconds)
+    store.write(VIDEO_ID, "video", source)
+    assert store.path(VIDEO_ID).read_bytes() == source.read_bytes()
+    assert outage.now < seconds + 10
+    assert outage.tries < 10 + seconds / 10  # it is not asked all the time
+
+
+def test_an_outage_that_does_not_end_fails_the_attempt_in_the_time_that_is_set(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage = Outage(tmp_path / "store", 1e9)
+    monkeypatch.setattr("jobs.artifacts.time", outage)
+    with pytest.raises(ArtifactStoreError, match="cannot store"):
+        ArtifactStore(tmp_path / "store", Settings().artifact_retry_seconds).write(VIDEO_ID, "video", source)
+    assert 580 < outage.now <= 600

@@ -69,7 +69,10 @@ class Settings(BaseSettings):
         default="auto", description="`auto` is float32 on the CPU and bfloat16 on CUDA."
     )
     max_batch_rows: int = Field(
-        default=8, ge=1, description="The most rows of a forward pass: two of a request with guidance, else one."
+        default=0,
+        ge=0,
+        description="The most rows of a forward pass: two of a request with guidance, else one. 0 is 8 on the CPU and "
+        "32 on CUDA.",
     )
     batch_margin: float = Field(
         default=0.05, ge=0, description="A larger batch must raise the rows per second by more than this share."

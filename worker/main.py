@@ -18,7 +18,7 @@ from jobs.store import VideoStore
 from jobs.tracing import start_tracing
 from worker.claims import Claims
 from worker.desk import Desk, DeskSettings
-from worker.device import choose_device, choose_dtype
+from worker.device import choose_device, choose_dtype, choose_max_batch_rows
 from worker.engine import Engine, EngineSettings
 from worker.errors import StartupError
 from worker.finishing import Finisher
@@ -73,10 +73,11 @@ def build_worker(
     """A worker over loaded models: announced, and with what its dead colleagues left brought back on its way."""
     store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
     maintenance = Maintenance(redis, store, settings.max_attempts)
+    max_batch_rows = choose_max_batch_rows(settings.max_batch_rows, choose_device(settings.device))
     engine = Engine(
         models,
-        Policy(max_rows=settings.max_batch_rows, margin=settings.batch_margin),
-        EngineSettings(settings.max_batch_rows, settings.max_seats, settings.deterministic),
+        Policy(max_rows=max_batch_rows, margin=settings.batch_margin),
+        EngineSettings(max_batch_rows, settings.max_seats, settings.deterministic),
         on_pass=meter.passed,
     )
 
@@ -99,7 +100,7 @@ def build_worker(
         Claims(redis, store, list(models), name),
         DeskSettings(
             settings.max_seats,
-            settings.max_batch_rows,
+            max_batch_rows,
             settings.drain_seconds,
             settings.step_timeout_seconds,
             settings.worker_ttl_seconds,

@@ -8,7 +8,7 @@ import torch
 
 from jobs.cards import ModelCard, write_card
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
-from worker.device import choose_device, choose_dtype
+from worker.device import choose_device, choose_dtype, choose_max_batch_rows
 from worker.errors import StartupError
 from worker.folders import find_checkpoints
 from worker.resident import ResidentModels, check_card, load_models
@@ -98,6 +98,8 @@ def test_auto_is_the_accelerator_where_there_is_one() -> None:
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert choose_device("auto").type == expected
     assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
+    assert choose_max_batch_rows(0, torch.device("cuda")) > choose_max_batch_rows(0, torch.device("cpu")) > 1
+    assert choose_max_batch_rows(3, torch.device("cuda")) == 3
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
     assert choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
 

@@ -33,6 +33,7 @@ from worker.metrics import Meter
 from worker.previews import Previews
 from worker.queue_worker import VideoWorker
 from worker.resident import ResidentModels, load_models
+from worker.resuming import Resuming
 from worker.tasks import Artifacts, Workplace
 
 RESULTS = Path(__file__).parent / "results" / "queue.json"
@@ -190,7 +191,7 @@ def _worker(redis: Redis, store: VideoStore, models: ResidentModels, clock: Cloc
         lambda: False,
         maintenance.run,
     )
-    return Loop(desk, InstantEngine(clock), models, finisher, Previews())
+    return Loop(desk, InstantEngine(clock), models, finisher, Previews(), Resuming(0, 0))
 
 
 def main() -> None:

@@ -81,6 +81,14 @@ class Settings(BaseSettings):
     deterministic: bool = Field(
         default=False, description="The same request gives the same video bit for bit, alone or in any batch; slower."
     )
+    resume_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="A video that is taken over has lost no more than these seconds of work; 0: it begins anew.",
+    )
+    resume_max_bytes: int = Field(
+        default=16 << 20, ge=0, description="What a worker keeps in Redis for that, of all its videos together."
+    )
     max_model_bytes: int | None = Field(
         default=None,
         ge=1,

@@ -40,6 +40,8 @@ _EXPIRING_KEY = "framedit:videos:expiring"
 GONE_SECONDS = 24 * 3600
 
 _IDS_AT_ONCE = 1000
+# A video that nobody takes over for so long begins anew.
+_SNAPSHOT_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class VideoStore:
         self._change_script = redis.register_script(scripts.CHANGE)
         self._turns = [threading.Lock() for _ in range(64)]
         self._delete_script = redis.register_script(scripts.DELETE)
+        self._keep_script = redis.register_script(scripts.KEEP_SNAPSHOT)
 
     # What the server does
 
@@ -204,6 +207,16 @@ class VideoStore:
         mine = [b'"in_progress"', json.dumps(worker).encode()]
         expected = [mine if report.step is None else mine[0] for report in reports]
         return [answer == wanted for answer, wanted in zip(answers, expected, strict=True)]
+
+    def keep_snapshot(self, video_id: str, content: bytes, worker: str) -> bool:
+        """Keep how far a video has come, in place of what was kept before, until it ends or goes on from there. False
+        when it is not wanted of this worker any more."""
+        keys = [record_key(video_id), _snapshot_key(video_id)]
+        return bool(self._keep_script(keys=keys, args=[json.dumps(worker), content, _SNAPSHOT_SECONDS]))
+
+    def snapshot(self, video_id: str) -> bytes | None:
+        """What was kept of a video that has not ended, None when nothing was."""
+        return cast(bytes | None, self._redis.get(_snapshot_key(video_id)))
 
     def complete(
         self,
@@ -397,6 +410,10 @@ def owned_key(owner: str) -> str:
     return f"framedit:videos:of:{owner}"
 
 
+def _snapshot_key(video_id: str) -> str:
+    return f"framedit:snapshot:{video_id}"
+
+
 def _gone_key(video_id: str) -> str:
     return f"framedit:gone:{video_id}"
 
@@ -404,7 +421,8 @@ def _gone_key(video_id: str) -> str:
 def _keys(record: VideoRecord) -> list[str]:
     """The keys that the scripts take first."""
     sets = [WAITING_KEY, UNFINISHED_KEY, RUNNING_KEY, _EXPIRING_KEY]
-    return [record_key(record.id), queue.queue_key(record), queue.job_key(record), *sets, stream_key(record.id)]
+    own = [stream_key(record.id), _snapshot_key(record.id)]
+    return [record_key(record.id), queue.queue_key(record), queue.job_key(record), *sets, *own]
 
 
 def _all_keys(record: VideoRecord) -> list[str]:

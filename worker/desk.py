@@ -49,13 +49,16 @@ class DeskSettings:
 
 @dataclass(eq=False)
 class Held:
-    """A job that this worker has. The loop writes `step`, `preview` and `is_denoised`; the rest is the desk's."""
+    """A job that this worker has. `kept` is what another one has left of it. The loop writes `step`, `preview`,
+    `snapshot` and `is_denoised`; the rest is the desk's."""
 
     request_id: str  # of this execution: when a video comes back, what is left of the one before is not taken for it
     claim: Claim
     record: VideoRecord
+    kept: bytes | None = None
     step: int = 0
     preview: str | None = None
+    snapshot: bytes | None = None
     is_denoised: bool = False
     reported: int = 0
     outcome: Outcome | None = None
@@ -236,12 +239,22 @@ class Desk:
                 one.preview = None
             if not wanted and not one.is_denoised:  # what is being finished is noticed at its end, files and all
                 self._stop(one, Stopped.NO_LONGER_WANTED)
+        for one in held:
+            self._keep(one)
         for job_id in self.worker.jobs_to_stop():
             for one in held:
                 if one.record.id == job_id:
                     self._stop(one, Stopped.BY_OPERATOR)
         self._suspended = self.worker.is_suspended()
         self.worker.show_state(self._suspended)
+
+    def _keep(self, held: Held) -> None:
+        snapshot = held.snapshot
+        if snapshot is None:
+            return
+        self.place.store.keep_snapshot(held.record.id, snapshot, self.worker.name)
+        if held.snapshot is snapshot:
+            held.snapshot = None
 
     def _stop(self, held: Held, outcome: Stopped) -> None:
         held.outcome = outcome
@@ -295,11 +308,12 @@ class Desk:
         while self._claimed:
             claim = self._claimed[0]
             record = tasks.start(self.place, claim.job.id)
+            kept = self.place.store.snapshot(claim.job.id) if record is not None else None
             del self._claimed[0]
             if record is None:
                 self._end(claim, Ending.GONE)
                 continue
-            held = Held(f"{record.id}/{next(self._numbers)}", claim, record)
+            held = Held(f"{record.id}/{next(self._numbers)}", claim, record, kept)
             self._held[held.request_id] = held
             self.orders.put(Admit(held))
 

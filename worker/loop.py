@@ -11,12 +11,13 @@ import time
 from collections.abc import Sequence
 
 from worker import tasks
-from worker.desk import Admit, Desk, Order
+from worker.desk import Admit, Desk, Held, Order
 from worker.engine import Denoised, Engine, Event, Progress
 from worker.finishing import Finished, Finisher
 from worker.generate import to_generation
 from worker.previews import Previews
 from worker.resident import ResidentModels
+from worker.resuming import Resuming
 from worker.tasks import Artifacts, Broken, Made
 
 logger = logging.getLogger(__name__)
@@ -30,13 +31,20 @@ _WEIGHT_OF_LAST = 0.2
 
 class Loop:
     def __init__(
-        self, desk: Desk, engine: Engine, models: ResidentModels, finisher: Finisher[Artifacts], previews: Previews
+        self,
+        desk: Desk,
+        engine: Engine,
+        models: ResidentModels,
+        finisher: Finisher[Artifacts],
+        previews: Previews,
+        resuming: Resuming,
     ) -> None:
         self.desk = desk
         self._engine = engine
         self._models = models
         self._finisher = finisher
         self._previews = previews
+        self._resuming = resuming
         self._denoise_seconds: dict[str, float] = {}
 
     def warm_up(self, max_seconds: float) -> None:
@@ -79,13 +87,27 @@ class Loop:
             self._finisher.drop(held.request_id)
             self._forget(held.request_id)
             return
-        request = held.record.request
         with tasks.about(held.record):
             try:
-                model = self._models[request.model]
-                self._engine.admit(held.request_id, request.model, to_generation(request, model))
+                self._admit(held)
             except Exception as error:
                 self.desk.tell(held, Broken(error))
+
+    def _admit(self, held: Held) -> None:
+        request = held.record.request
+        model = self._models[request.model]
+        generation = to_generation(request, model)
+        snapshot = None if held.kept is None else self._resuming.open(held.kept, model)
+        held.kept = None
+        if snapshot is not None:
+            try:
+                self._engine.admit(held.request_id, request.model, generation, snapshot)
+            except ValueError as error:
+                logger.warning("%s: begins anew: %s", held.record.id, error)
+            else:
+                logger.info("%s: goes on from step %d of %d", held.record.id, snapshot.step, snapshot.steps)
+                return
+        self._engine.admit(held.request_id, request.model, generation)
 
     def _hear(self, event: Event) -> None:
         held = self.desk.find(event.request_id)
@@ -98,6 +120,16 @@ class Loop:
             held.preview = held.preview or self._previews.take(
                 event.request_id, event.step, event.steps, resident, lambda: self._engine.preview(event.request_id)
             )
+            if event.step < event.steps:
+                held.snapshot = (
+                    self._resuming.take(
+                        event.request_id,
+                        resident,
+                        lambda: self._engine.snapshot(event.request_id),
+                        is_hasty=self.desk.worker.stop_signals > 0,
+                    )
+                    or held.snapshot
+                )
         elif isinstance(event, Denoised):
             held.is_denoised = True
             self._denoise_seconds[event.request_id] = event.seconds
@@ -128,4 +160,5 @@ class Loop:
 
     def _forget(self, request_id: str) -> None:
         self._previews.forget(request_id)
+        self._resuming.forget(request_id)
         self._denoise_seconds.pop(request_id, None)

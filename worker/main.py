@@ -29,6 +29,7 @@ from worker.policy import Policy
 from worker.previews import Previews
 from worker.queue_worker import VideoWorker
 from worker.resident import ResidentModels, load_models
+from worker.resuming import Resuming
 from worker.tasks import Workplace
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,8 @@ def build_worker(
         on_hang=_end_at_once,
         burst=burst,
     )
-    return Loop(desk, engine, models, finisher, Previews())
+    resuming = Resuming(settings.resume_seconds, settings.resume_max_bytes)
+    return Loop(desk, engine, models, finisher, Previews(), resuming)
 
 
 def _end_at_once() -> None:

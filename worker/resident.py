@@ -4,6 +4,7 @@ import gc
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 
@@ -13,6 +14,7 @@ from jobs.cards import ModelCard
 from models.checkpoint.load import Checkpoint, load_checkpoint
 from models.sampling.samplers import SAMPLERS
 from worker.errors import ModelUnavailableError, StartupError
+from worker.fingerprint import fingerprint
 from worker.folders import find_checkpoints, read_usable
 from worker.memory import is_out_of_memory
 
@@ -23,6 +25,11 @@ logger = logging.getLogger(__name__)
 class ResidentModel:
     card: ModelCard
     checkpoint: Checkpoint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Unlike that of any model that computes other numbers."""
+        return fingerprint(self.checkpoint)
 
 
 class ResidentModels(Mapping[str, ResidentModel]):

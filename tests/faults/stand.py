@@ -21,6 +21,7 @@ from redis import Redis
 from cli.embedded_redis import EmbeddedRedis
 from jobs.connection import connect
 from jobs.events import stream_key
+from jobs.store import VideoStore
 from tests.faults.proxy import Proxy
 from tests.faults.worker import POISON
 from tests.full_disk import small_disk
@@ -88,6 +89,7 @@ class Stand:
         url = self.database.start()
         self.proxy = Proxy(unquote(url.removeprefix("unix://")))
         self.redis: Redis = connect(url)
+        self.store = VideoStore(self.redis)
         self.reference: dict[int, str] = {}
         self.lease_seconds = lease_seconds
         self.env = self._environment(url, max_attempts)
@@ -122,6 +124,7 @@ class Stand:
             "FRAMEDIT_CHECKPOINTS": str(self.folder / "checkpoints"),
             "FRAMEDIT_MAX_ATTEMPTS": str(max_attempts),
             "FRAMEDIT_DETERMINISTIC": "true",  # so that every run of a request gives the same file
+            "FRAMEDIT_RESUME_SECONDS": "0.1",
             "FRAMEDIT_REDIS_TIMEOUT_SECONDS": "1",
         }
 
@@ -215,6 +218,11 @@ class Stand:
     def logged(self, words: str) -> int:
         """How often the workers have said so."""
         return sum(worker.log.read_text(errors="replace").count(words) for worker in self.workers)
+
+    def worker_of(self, video_id: str) -> Child:
+        """The one that is at work on it, as its own log says."""
+        words = f"{video_id}: started on"
+        return max(self.workers, key=lambda worker: worker.log.read_text(errors="replace").rfind(words))
 
     def busy_worker(self, chance: random.Random) -> Child:
         return chance.choice(self.workers)

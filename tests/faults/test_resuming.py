@@ -1,0 +1,44 @@
+"""A video whose worker dies goes on from where it was, and its file is the one of an undisturbed run."""
+
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.stand import PATIENCE_SECONDS, Stand, standing
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sends signals as Linux does")
+
+STEPS = 1000
+
+
+def test_killed_workers_videos_go_on_elsewhere(tmp_path: Path) -> None:
+    """With noise drawn at each step, and without."""
+    with standing(tmp_path, lease_seconds=3) as stand:
+        for sampler in ("ddpm", "ddim"):
+            check_that_it_goes_on(stand, sampler)
+
+
+def check_that_it_goes_on(stand: Stand, sampler: str) -> None:
+    request = {"num_inference_steps": STEPS, "sampler": sampler, "seed": 11}
+    [undisturbed] = stand.post(1, **request)
+    stand.wait_until_ended([undisturbed])
+    [video] = stand.post(1, **request)
+    wait_for(lambda: stand.store.snapshot(video), "a snapshot", PATIENCE_SECONDS)
+    stand.worker_of(video).kill(signal.SIGKILL)
+    stand.wait_until_ended([video])
+    record = stand.store.get(video)
+    assert record.status == "completed", record.error
+    assert 0 < step_gone_on_from(stand, video) < STEPS
+    assert stand.digest(video) == stand.digest(undisturbed)
+    assert stand.store.snapshot(video) is None
+
+
+def step_gone_on_from(stand: Stand, video: str) -> int:
+    logs = "".join(worker.log.read_text() for worker in stand.workers)
+    found = re.search(rf"{video}: goes on from step (\d+) of {STEPS}", logs)
+    assert found is not None, logs
+    return int(found[1])

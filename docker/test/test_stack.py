@@ -83,3 +83,15 @@ def test_what_is_stopped_ends_in_order_and_its_video_is_made_after_all(stack: St
         assert container["State"]["ExitCode"] == 0, stack.compose("logs", service)
     stack.up()
     assert stack.wait_until_ended(video_id)["status"] == "completed"
+
+
+def test_what_is_stopped_while_it_starts_ends_at_once(stack: Stack) -> None:
+    for service in ("worker", "api"):
+        [name] = stack.names(service)
+        run("docker", "restart", name)
+        asked_at = time.monotonic()
+        run("docker", "stop", name)
+        assert time.monotonic() - asked_at < 20, service
+        [container] = stack.containers(service)
+        assert container["State"]["ExitCode"] in (0, 143), service
+    stack.up()

@@ -26,6 +26,7 @@ def test_every_service_can_do_no_more_than_it_must(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
+    assert service["init"] is True
     assert service["restart"] == (
         "no" if "healthcheck" in service and service["healthcheck"].get("disable") else "unless-stopped"
     )

@@ -111,7 +111,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
             "sentinel",
             f"sentinel monitor main 127.0.0.1 {pair.ports['primary']} 1",
             f"sentinel auth-pass main {PASSWORD}",
-            "sentinel down-after-milliseconds main 1000",
+            "sentinel down-after-milliseconds main 3000",
             "sentinel failover-timeout main 5000",
         )
         wait_for(lambda: answered(pair.replicas_known_to_sentinel), "the sentinel")

@@ -57,28 +57,80 @@ def test_a_preview_is_small_whatever_it_shows(tiny: ResidentModel) -> None:
     assert len(url) <= MAX_BYTES
 
 
+class Clock:
+    """Time that only passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def costing(model: ResidentModel, clock: Clock, seconds: float) -> ResidentModel:
+    """The model with a VAE that takes so long for a frame."""
+
+    class Slow(VideoDecoder):
+        def decode(self, latents: Tensor) -> Tensor:
+            assert latents.shape[1] == 1, "a preview is one frame"
+            clock.now += seconds
+            return super().decode(latents)
+
+    vae = Slow(model.checkpoint.vae.vae, 1.0)
+    return replace(model, checkpoint=replace(model.checkpoint, vae=vae))
+
+
+def make(previews: Previews, clock: Clock, model: ResidentModel, request_ids: list[str], steps: int = 50) -> list[int]:
+    """Make videos side by side, a second for each step of each; the steps that had a preview."""
+    seen = []
+    for step in range(1, steps + 1):
+        for request_id in request_ids:
+            clock.now += 1.0
+            if previews.take(request_id, step, steps, model, lambda: LATENTS) is not None:
+                seen.append(step)
+    for request_id in request_ids:
+        previews.forget(request_id)
+    return seen
+
+
 def test_a_video_has_eight_previews_and_none_of_its_last_step(tiny: ResidentModel) -> None:
-    previews = Previews(share=1.0)  # no rest between them
-    taken = [s for s in range(1, 51) if previews.take("a", s, 50, tiny, lambda: LATENTS) is not None]
-    assert taken == [6, 12, 18, 24, 30, 36, 42, 48]
-    few = [s for s in range(1, 4) if previews.take("b", s, 3, tiny, lambda: LATENTS) is not None]
-    assert few == [1, 2]
-    previews.forget("a")
-    assert previews.take("a", 6, 50, tiny, lambda: LATENTS) is not None
+    clock = Clock()
+    previews, model = Previews(clock=clock), costing(tiny, clock, 0.01)
+    assert make(previews, clock, model, ["a"]) == [6, 12, 18, 24, 30, 36, 42, 48]
+    assert make(previews, clock, model, ["b"], steps=3) == [2]
+    assert make(previews, clock, model, ["a"]) == [6, 12, 18, 24, 30, 36, 42, 48]
 
 
 def test_a_video_that_goes_on_elsewhere_is_seen_soon(tiny: ResidentModel) -> None:
     assert Previews().take("a", 31, 50, tiny, lambda: LATENTS) is not None
 
 
-def test_previews_keep_to_their_share_of_the_time(tiny: ResidentModel) -> None:
-    previews = Previews(share=1e-9)
-    assert previews.take("a", 10, 20, tiny, lambda: LATENTS) is not None
-    assert previews.take("b", 10, 20, tiny, lambda: LATENTS) is None
+@pytest.mark.parametrize("together", [1, 4])
+@pytest.mark.parametrize("cost", [0.01, 0.3, 1.0, 2.0, 30.0])
+def test_previews_keep_to_their_share_of_the_time_however_large_the_vae(
+    tiny: ResidentModel, cost: float, together: int
+) -> None:
+    clock = Clock()
+    previews, model = Previews(clock=clock), costing(tiny, clock, cost)
+    # The first one tells what they cost.
+    assert make(previews, clock, model, ["first"], steps=2) == [1]
+    made = 0
+    for turn in range(3):
+        clock.now += 3600  # no time of anybody's
+        began = clock.now
+        taken = len(make(previews, clock, model, [f"{turn} {number}" for number in range(together)]))
+        assert taken * cost <= 0.05 * (clock.now - began)
+        assert taken <= 8 * together
+        made += taken
+    # The share is used, too: of 50 s, 2.5 are enough for one of 2 s, and of 200 s too little for one of 30 s.
+    assert (made == 24 * together) == (cost == 0.01)
+    assert (made >= 3) == (cost <= 2.0)
 
 
 def test_a_preview_that_cannot_be_made_is_done_without(tiny: ResidentModel, caplog: pytest.LogCaptureFixture) -> None:
-    previews = Previews(share=1.0)
+    clock = Clock()
+    previews = Previews(clock=clock)
     assert previews.take("a", 10, 20, tiny, lambda: LATENTS * float("nan")) is None
     assert "a: no preview of step 10" in caplog.text
+    clock.now += 1000
     assert previews.take("a", 12, 20, tiny, lambda: None) is None

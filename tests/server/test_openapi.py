@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from redis import Redis
 
@@ -59,7 +60,8 @@ def test_the_server_answers_as_its_description_says(
     announce(redis, class_card, "w1", ttl_seconds=600)
     _, token = KeyStore(redis).create(scopes=("read", "create", "admin"), limits=KeyLimits(requests_per_minute=10**6))
     env = os.environ | {"PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.server.schemathesis_hooks"}
-    options = ["--checks", "all", "--max-examples", "4", "--generation-database", "none"]
+    bounds = ["--max-examples", "4", "--max-time", "30"]  # of one round, and seconds for all rounds there is time for
+    options = ["--checks", "all", *bounds, "--generation-database", "none"]
     with serving(settings) as url:
         command = [
             sys.executable,
@@ -72,7 +74,14 @@ def test_the_server_answers_as_its_description_says(
             f"Authorization: Bearer {token}",
             *options,
         ]
-        run = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
+        run = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
+        assert run.returncode == 0, run.stdout + run.stderr
+        headers = {"Authorization": f"Bearer {token}"}
+        document = httpx.get(f"{url}/openapi.json").json()
+        counted = httpx.get(f"{url}/metrics", headers=headers).text
     # Without a link that leads on from a video, all that follows from one would go untested.
     assert re.search(r"API Links: +[1-9]\d* covered", run.stdout), run.stdout
+    assert "Could not resolve parameter" not in run.stdout, run.stdout
+    done = set(re.findall(r'http_requests_total\{code="2\d\d",method="(\w+)",route="([^"]+)"\} ', counted))
+    described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    assert described - done == set(), "only refused, never done"

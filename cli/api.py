@@ -7,7 +7,7 @@ import socket
 import uvicorn
 from redis.exceptions import RedisError
 
-from cli.listening import check_guarded, listen, url_of
+from cli.listening import check_guarded, listen, url_of, who_is_served
 from jobs.connection import check_certificate, connect
 from jobs.settings import Settings
 from server.app import create_app
@@ -57,7 +57,8 @@ def _look_at_redis(settings: Settings) -> None:
     try:
         with connect(settings.redis_url, settings.redis_timeout_seconds) as redis:
             redis.ping()
-            check_guarded(settings, redis)
+            has_keys = check_guarded(settings, redis)
+        logger.info("%s", who_is_served(settings, has_keys))
     except RedisError as error:
         check_certificate(error)
         # Whether there are API keys is asked again for every request, and without Redis nobody is served.

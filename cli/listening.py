@@ -5,7 +5,7 @@ import socket
 from redis import Redis
 
 from jobs.keys import KeyStore
-from jobs.settings import Settings
+from jobs.settings import Settings, is_loopback
 from worker.errors import StartupError
 
 
@@ -34,13 +34,25 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def check_guarded(settings: Settings, redis: Redis) -> None:
-    """Raises `StartupError` when anybody on a network could use the server and nobody has said that this is meant.
+def who_is_served(settings: Settings, has_keys: bool) -> str:
+    """In words, for who starts the server."""
+    if has_keys:
+        return "served is who has an API key"
+    if is_loopback(settings.host):
+        return "there are no API keys: this machine alone is served"
+    return "there are no API keys: everybody who reaches this machine is served"
 
-    Raises `RedisError` when Redis does not answer.
+
+def check_guarded(settings: Settings, redis: Redis) -> bool:
+    """Whether there are API keys.
+
+    Raises `StartupError` when anybody on a network could use the server and nobody has said that this is meant, and
+    `RedisError` when Redis does not answer.
     """
-    if not settings.serves_anonymous and not KeyStore(redis).exist():
+    has_keys = KeyStore(redis).exist()
+    if not settings.serves_anonymous and not has_keys:
         raise StartupError(
             f"with host {settings.host} everybody who reaches this machine could use the server: make an API key first "
             "(`framedit keys create`), or say FRAMEDIT_ALLOW_ANONYMOUS=true (--allow-anonymous) if that is meant"
         )
+    return has_keys

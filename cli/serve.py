@@ -10,12 +10,11 @@ from urllib.parse import urlsplit
 from redis.exceptions import RedisError
 
 from cli.embedded_redis import EmbeddedRedis
-from cli.listening import check_guarded, listen, url_of
+from cli.listening import check_guarded, listen, url_of, who_is_served
 from cli.supervisor import Program, Supervisor
 from cli.worker_child import FRAMEDIT, environment_of, recover, worker_program
 from jobs.cards import ModelCard, announce
 from jobs.connection import connect, wait_until_loaded
-from jobs.keys import KeyStore
 from jobs.settings import Settings
 from worker.errors import StartupError
 from worker.folders import find_checkpoints
@@ -78,10 +77,10 @@ def _make_known(settings: Settings, cards: Iterable[ModelCard]) -> bool:
     try:
         with connect(settings.redis_url, settings.redis_timeout_seconds) as redis:
             wait_until_loaded(redis)
-            check_guarded(settings, redis)
+            has_keys = check_guarded(settings, redis)
             for card in cards:
                 announce(redis, card, "serve", ttl_seconds=0)
-            return KeyStore(redis).exist()
+            return has_keys
     except RedisError as error:
         raise StartupError(f"the Redis server at {_public(settings.redis_url)} does not answer: {error}") from error
 
@@ -129,6 +128,7 @@ def _banner(url: str, cards: Sequence[ModelCard], settings: Settings, has_keys: 
         *(f"  {card.id:<16} {_describe(card)}" for card in cards),
         "",
         f"  data and videos: {settings.data_dir.resolve()}",
+        f"  {who_is_served(settings, has_keys)}",
         "",
         "  Try it, with an API key in FRAMEDIT_API_KEY:" if has_keys else "  Try it:",
         f"    {curl} {videos} -H 'Content-Type: application/json' \\",

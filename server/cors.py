@@ -12,7 +12,9 @@ _EXPOSED_HEADERS = (
     "ETag",
     "Idempotent-Replayed",
     "Retry-After",
+    "Server-Timing",
     "X-Request-Id",
+    "X-Video-Id",
     "openai-poll-after-ms",
 )
 

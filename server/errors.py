@@ -94,9 +94,34 @@ _STATUS: Mapping[type[errors.FrameditError], HTTPStatus] = {
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
+# What such an answer always has.
+_HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "How to say who asks: `Bearer`"},
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: {"Content-Range": "How long the file is: `bytes */length`"},
+    HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": "Seconds after which to ask again"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "Seconds after which to ask again"},
+    HTTPStatus.GATEWAY_TIMEOUT: {"Location": "Where to ask for the video", VIDEO_ID_HEADER: "Its id"},
+}
+
+
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these errors, for OpenAPI."""
-    return {int(status): {"model": ErrorEnvelope, "description": status.phrase} for status in statuses}
+    return {
+        int(status): {
+            "model": ErrorEnvelope,
+            "description": status.phrase,
+            "headers": described_headers(_HEADERS.get(status, {}), required=True),
+        }
+        for status in statuses
+    }
+
+
+def described_headers(descriptions: Mapping[str, str], required: bool = False) -> dict[str, Any]:
+    """The `headers` of an answer, for OpenAPI."""
+    return {
+        name: {"schema": {"type": "string"}, "description": description, "required": required}
+        for name, description in descriptions.items()
+    }
 
 
 def install(app: FastAPI) -> None:

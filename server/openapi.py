@@ -20,9 +20,11 @@ def request_body(body_type: type[BaseModel]) -> dict[str, Any]:
     """The `openapi_extra` of a route that takes `body_type` as JSON or as a form."""
     schema = body_type.model_json_schema()
     content: dict[str, Any] = {"application/json": {"schema": schema}}
-    content |= {content_type: {"schema": _without_null(schema)} for content_type in FORM_TYPES}
+    form = _without_null(schema)
+    content |= {content_type: {"schema": form} for content_type in FORM_TYPES}
     if "metadata" in schema["properties"]:  # metadata[key]=value
         content[URL_ENCODED]["encoding"] = {"metadata": {"style": "deepObject", "explode": True}}
+        form["properties"]["metadata"]["propertyNames"]["pattern"] = r"^[^\[\]]+$"
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -15,17 +15,29 @@ from jobs.records import ArtifactKind, VideoRecord
 from server.auth import REFUSALS, Caller, ReaderDep, find_visible
 from server.bucket_response import StoredFile, redirect, send_on
 from server.dependencies import Services, ServicesDep
-from server.errors import RangeNotSatisfiableError, documented
+from server.errors import RangeNotSatisfiableError, described_headers, documented
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 
 _MAX_NAME_CHARACTERS = 60
 
 _MEDIA_TYPES: dict[ArtifactKind, str] = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
+_FILE_HEADERS = described_headers(
+    {
+        "ETag": "For `If-None-Match` and `If-Range`",
+        "Accept-Ranges": "`bytes`",
+        "Content-Disposition": "A name for the file",
+    },
+    required=True,
+)
 _FILE = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in _MEDIA_TYPES.values()}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file", "content": _FILE},
-    206: {"description": "The part of the file that `Range` asks for", "content": _FILE},
+    200: {"description": "The file", "content": _FILE, "headers": _FILE_HEADERS},
+    206: {
+        "description": "The part of the file that `Range` asks for",
+        "content": _FILE,
+        "headers": _FILE_HEADERS | described_headers({"Content-Range": "Which part"}, required=True),
+    },
     304: {"description": "The client has it already (`If-None-Match`)"},
     307: {"description": "The file is at the object store, under the URL in `Location`, for a few minutes"},
     **documented(

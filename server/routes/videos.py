@@ -2,7 +2,7 @@
 
 import time
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -24,7 +24,7 @@ from server.auth import (
 from server.body import FieldsDep
 from server.creation import CreationDep
 from server.dependencies import Services, ServicesDep, get_services
-from server.errors import documented
+from server.errors import described_headers, documented
 from server.looks import pause_ms, questions, record_of
 from server.openapi import links_of_video, request_body
 from server.validation import CreateVideo, RemixVideo, parse, resolve, resolve_remix
@@ -40,6 +40,10 @@ _BODY_ERRORS = documented(
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
+_POLL_HEADER = "openai-poll-after-ms"
+_POLLED: dict[int | str, dict[str, Any]] = {
+    200: {"headers": described_headers({_POLL_HEADER: "Milliseconds after which to look again, until it has ended"})}
+}
 _ID_ERRORS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -81,7 +85,7 @@ def list_videos(
     return VideoList.of(show(services, *page.records), page.has_more)
 
 
-@router.get("/{video_id}", responses=_ID_ERRORS, response_model=Video)
+@router.get("/{video_id}", responses=_POLLED | _ID_ERRORS, response_model=Video)
 async def retrieve_video(video_id: str, credentials: Credentials, request: Request) -> Response:
     """A video's state, also when it failed. The header `openai-poll-after-ms` tells when to ask again."""
     services = await get_services(request)
@@ -89,7 +93,7 @@ async def retrieve_video(video_id: str, credentials: Credentials, request: Reque
     record = check_visible(check_scope(caller, "read"), record_of(video_id, answers))
     forecast = await services.looks.forecast(record)
     unfinished = record.status in ("queued", "in_progress")
-    headers = {"openai-poll-after-ms": str(pause_ms(forecast))} if unfinished else {}
+    headers = {_POLL_HEADER: str(pause_ms(forecast))} if unfinished else {}
     # Written as it is: FastAPI would check once more what was made a line before.
     return Response(to_video(record, forecast).model_dump_json(), headers=headers, media_type="application/json")
 

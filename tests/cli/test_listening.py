@@ -3,7 +3,7 @@ import socket
 import pytest
 from redis import Redis
 
-from cli.listening import check_guarded, listen, url_of
+from cli.listening import check_guarded, listen, url_of, who_is_served
 from jobs.keys import KeyStore
 from jobs.settings import Settings
 from worker.errors import StartupError
@@ -53,10 +53,14 @@ def test_an_address_that_is_not_this_machines_is_named(host: str) -> None:
 def test_a_network_needs_keys_or_the_word_of_its_owner(redis: Redis, host: str, alone: bool) -> None:
     settings = Settings(host=host)
     if alone:
-        check_guarded(settings, redis)
+        assert not check_guarded(settings, redis)
+        assert "this machine alone" in who_is_served(settings, False)
         return
     with pytest.raises(StartupError, match="make an API key first"):
         check_guarded(settings, redis)
-    check_guarded(Settings(host=host, allow_anonymous=True), redis)
+    everybodys = Settings(host=host, allow_anonymous=True)
+    assert not check_guarded(everybodys, redis)
+    assert "everybody who reaches" in who_is_served(everybodys, False)
     KeyStore(redis).create()
-    check_guarded(settings, redis)
+    assert check_guarded(settings, redis)
+    assert "who has an API key" in who_is_served(settings, True)

@@ -38,6 +38,7 @@ def test_the_printed_example_works_and_the_command_line_makes_the_same_video(
     served: Serve, checkpoints: Path, tmp_path: Path
 ) -> None:
     example = example_of(served.log.read_text())
+    assert "there are no API keys: this machine alone is served" in served.log.read_text()
     video = served.http.post("/v1/videos", json=example).json()
     served.wait_until(video["id"], "completed")
     output = tmp_path / "out.mp4"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ from redis import Redis
 
 from jobs.artifacts import KINDS, ArtifactStore
 from jobs.cards import ModelCard, announce
+from jobs.errors import ArtifactStoreError
 from jobs.keys import KeyLimits, KeyStore
 from jobs.records import Timings
 from jobs.settings import Settings
@@ -43,8 +45,9 @@ def worker(store: VideoStore, settings: Settings, tmp_path: Path) -> Iterator[No
         while not stopping.wait(0.01):
             for record in store.unfinished()[:-50:-1]:
                 if store.start(record.id, "w1"):
-                    made = {kind: artifacts.write(record.id, kind, source) for kind in KINDS}
-                    store.complete(record.id, made, Timings(denoise_s=1.0, decode_s=0.5, encode_s=0.5), "w1")
+                    with suppress(ArtifactStoreError):  # it is deleted at this moment
+                        made = {kind: artifacts.write(record.id, kind, source) for kind in KINDS}
+                        store.complete(record.id, made, Timings(denoise_s=1.0, decode_s=0.5, encode_s=0.5), "w1")
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -391,7 +391,8 @@ def _change_of(
     """Keys and arguments of the script that changes a record."""
     status: Status = fields.get("status", "in_progress")  # where it does not change
     event = progress_data(record, dict(fields), preview) if status == "in_progress" else {}
-    receiver = receiver_of(record.request.webhook_url or "") if status in ("completed", "failed") else ""
+    is_end = status in ("completed", "failed")
+    receiver = receiver_of(record.request.webhook_url or "", record.owner) if is_end else ""
     args = [
         *_arguments(record),
         "" if worker is None else json.dumps(worker),

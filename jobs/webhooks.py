@@ -83,9 +83,11 @@ class Due:
     attempt: int
 
 
-def receiver_of(webhook_url: str) -> str:
-    """Who is told at this URL: its host, with the port where it has one."""
-    return urlsplit(webhook_url).netloc.lower()
+def receiver_of(webhook_url: str, owner: str | None = None) -> str:
+    """Who is told at this URL: its host, with the port where it has one. Many use the same host, of a service that
+    passes messages on: each owner of videos has a line of its own there."""
+    host = urlsplit(webhook_url).netloc.lower()
+    return f"{owner}@{host}" if owner and host else host
 
 
 def line_key(receiver: str) -> str:

@@ -94,7 +94,9 @@ def end(store: VideoStore, webhook_url: str, count: int) -> list[str]:
     return [record.id for record in records]
 
 
-def test_a_receiver_is_a_host_and_its_port() -> None:
+def test_a_receiver_is_a_host_and_its_port_and_each_owner_has_its_own() -> None:
+    assert receiver_of("https://example.com/a", "key_1") == "key_1@example.com"
+    assert receiver_of("", "key_1") == ""
     assert receiver_of("https://Example.com:8443/a?b=c") == "example.com:8443"
     assert receiver_of("http://[::1]/a") == "[::1]"
 

@@ -48,7 +48,7 @@ class CreateVideo(_Body):
     num_inference_steps: int | None = Field(default=None, ge=1, description="Denoising steps")
     guidance_scale: float | None = Field(default=None, ge=0, description="Of classifier-free guidance; 1 is none")
     sampler: str | None = Field(default=None, description="One of the card's `samplers`")
-    num_frames: int | None = Field(default=None, ge=1)
+    num_frames: int | None = Field(default=None, ge=1, description="How long the video is")
     seconds: str | float | None = Field(default=None, description="Another way to give `num_frames`: seconds x fps")
     fps: int | None = Field(default=None, ge=1, le=MAX_FPS, description="Frames per second of the file")
     size: str | None = Field(default=None, description="`WxH`, one of the card's `sizes`", examples=["64x64"])

@@ -96,6 +96,8 @@ def test_the_description_for_people_needs_nothing_from_elsewhere(http: httpx.Cli
     for path, item in http.get("/openapi.json").json()["paths"].items():
         assert all(f"<h2>{method.upper()} {path}</h2>" in page.text for method in item)
     assert "webhook_url" in page.text
+    assert "whole number, from <code>1</code> to <code>10</code>, default <code>1</code>" in page.text
+    assert page.text.index("POST /v1/videos<") < page.text.index("GET /v1/models<")
     assert "://" not in page.text.replace("https://example.com", "")
     assert http.get("/redoc").status_code == 404
 

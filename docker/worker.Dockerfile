@@ -38,7 +38,9 @@ LABEL org.opencontainers.image.title="framedit-worker" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-ENV PATH=/opt/framedit/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+# Threads that wait for each other give their core away: spinning, as they do else, takes it from the other workers and
+# processes of the machine, and from themselves.
+ENV PATH=/opt/framedit/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE \
     FRAMEDIT_DATA_DIR=/data FRAMEDIT_CHECKPOINTS=/checkpoints \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001

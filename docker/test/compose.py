@@ -108,6 +108,13 @@ class Stack:
         assert answer.status_code in (200, 503), answer.text
         return dict(answer.json()) if answer.status_code == 200 else {}
 
+    def completed_ever(self) -> int:
+        """How many videos have been completed, as counted in the very step that does it."""
+        with self.client() as http:
+            lines = http.get("/metrics").text.splitlines()
+        counts = [line for line in lines if line.startswith("framedit_videos_total{") and 'status="completed"' in line]
+        return sum(int(float(line.rpartition(" ")[2])) for line in counts)
+
     def wait_until_ended(self, video_id: str, timeout_seconds: float = 600.0) -> dict[str, Any]:
         def ended() -> dict[str, Any] | None:
             video = self.get(video_id)

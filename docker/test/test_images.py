@@ -34,6 +34,11 @@ def test_images_say_what_they_are_and_need_no_shell(image: str) -> None:
     assert config["Labels"]["org.opencontainers.image.version"]
 
 
+def test_threads_of_workers_that_share_a_machine_do_not_spin() -> None:
+    config = json.loads(run("docker", "image", "inspect", "framedit-worker:latest-cpu"))[0]["Config"]
+    assert "OMP_WAIT_POLICY=PASSIVE" in config["Env"]
+
+
 @pytest.fixture
 def changed_source(tmp_path: Path) -> Iterator[Path]:
     """A copy of the repository, one line longer."""

@@ -63,6 +63,6 @@ class Snapshot:
 def _read_from(table: SamplerTable, step: int) -> tuple[int, ...]:
     """The states that decide what the steps from `step` on make of the latent."""
     read = {LATENT}
-    for weights in table.weights[step:].flip(0):
-        read = {LATENT} | {k for k in range(NUM_STATES) if any(weights[j, k] != 0 for j in read)}
+    for weights in reversed((table.weights[step:] != 0).tolist()):  # thousands of looks at a tensor would take long
+        read = {LATENT} | {k for k in range(NUM_STATES) if any(weights[j][k] for j in read)}
     return tuple(sorted(read))

@@ -137,7 +137,7 @@ def test_a_video_that_was_handed_back_goes_on_and_is_the_same(
     monkeypatch.setattr(Engine, "step", slow_step)
     caplog.set_level("INFO")
     settings = {"deterministic": True, "resume_seconds": 0.001}
-    undisturbed, disturbed = (bench.queue(num_inference_steps=300, sampler="ddpm") for _ in range(2))
+    undisturbed, disturbed = (bench.queue(num_inference_steps=150, sampler="ddpm") for _ in range(2))
     with bench.working("w1", max_seats=1, **settings):
         bench.wait_until(undisturbed, "completed")
         wait_for(lambda: kept(bench.place.store, disturbed))

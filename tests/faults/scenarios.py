@@ -82,6 +82,7 @@ def _without_room(stand: Stand, chance: random.Random, disk: Path, noticed: str)
     time.sleep(chance.uniform(0, 0.5))
     if stand.has_disks:
         with ballast(disk) as path:
+            ids += stand.post(2)  # those before may have been faster
 
             def is_noticed() -> bool:
                 top_up(path)

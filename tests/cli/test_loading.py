@@ -29,7 +29,7 @@ DELAY_MICROSECONDS = 200
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedRedis]:
     """One that has much to read when it starts the next time, and reads slowly."""
-    real = cli.embedded_redis._server_binary()
+    real = cli.embedded_redis.server_binary()
     slow = tmp_path / "valkey-server"
     slow.write_text(f'#!/bin/sh\nexec "{real}" "$@" --key-load-delay {DELAY_MICROSECONDS}\n')
     slow.chmod(0o755)
@@ -38,7 +38,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Embedd
         for number in range(WRITES):
             pipe.set(f"key-{number % 1000}", number)
         pipe.execute()
-    monkeypatch.setattr(cli.embedded_redis, "_server_binary", lambda: slow)
+    monkeypatch.setattr(cli.embedded_redis, "server_binary", lambda: slow)
     yield database
     database.stop()
 

@@ -25,6 +25,7 @@ from jobs.errors import FrameditError
 _MAX_SOCKET_PATH_BYTES = 90
 _START_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 20.0
+_LOCK_SECONDS = 1.0
 
 
 class EmbeddedRedisError(FrameditError):
@@ -100,7 +101,7 @@ class EmbeddedRedis:
         except OSError as error:
             raise EmbeddedRedisError(f"cannot write to the data folder {self.data_dir}: {error.strerror}") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._lock)
         except BlockingIOError as error:
             holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
@@ -196,6 +197,22 @@ def running_url(data_dir: Path) -> str | None:
     url = _url_of((data_dir / "redis.sock").resolve())
     with Redis.from_url(url, socket_timeout=5) as client:
         return url if _process_id(client) is not None else None
+
+
+def _lock(descriptor: int) -> None:
+    """Raises `BlockingIOError` when another process has it and keeps it.
+
+    A server that was killed has its files open for another moment, until the last of its threads has ended.
+    """
+    give_up_at = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                raise
+            time.sleep(0.02)
 
 
 def _url_of(socket: Path) -> str:

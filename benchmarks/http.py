@@ -10,6 +10,7 @@ with it: what else the machine does then falls on both.
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -155,6 +156,8 @@ async def poll(bench: Bench, port: int, ids: list[str], seconds: float, pause: f
     polling = Polling([], [])
     loop = asyncio.get_running_loop()
     all_here = asyncio.Barrier(len(ids))
+    gc.collect()
+    gc.freeze()  # a pause of this process would be taken for one of the server
 
     async def client(number: int) -> None:
         async with HttpConnection(port) as connection:

@@ -9,8 +9,7 @@ as the engine will, and the engine makes those of some requests that come togeth
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from tqdm import tqdm
 
 from benchmarks.machine import describe_machine
-from benchmarks.models import DESIGNS, DTYPES, IMAGE_SIZE, NUM_CLASSES, NUM_FRAMES
+from benchmarks.models import DESIGNS, DTYPES, IMAGE_SIZE, NUM_CLASSES, NUM_FRAMES, seconds
 from jobs.cards import ModelCard
 from models.checkpoint.directory import CheckpointConfig
 from models.checkpoint.load import Checkpoint
@@ -154,7 +153,7 @@ def compare(
         partial(run_bare, model, rows, steps),
         partial(run_engine, engine, generations),
     )
-    times = [[_seconds(side, device) for side in sides] for _ in range(1 + rounds)][1:]
+    times = [[seconds(side, device) for side in sides] for _ in range(1 + rounds)][1:]
     if set(passes) != {rows}:
         raise RuntimeError(f"passes of {sorted(set(passes))} rows: all were to have {rows}")
     return Comparison(
@@ -169,14 +168,6 @@ def compare(
         throughput=round(median(requests * alone / own for alone, _, own in times), 3),
         overhead=round(median(own / bare for _, bare, own in times), 3),
     )
-
-
-def _seconds(side: Callable[[], None], device: str) -> float:
-    start = time.perf_counter()
-    side()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

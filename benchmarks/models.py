@@ -42,7 +42,7 @@ TOLERANCE = 1e-4
 MIN_ROUNDS = 2
 RESULTS = Path(__file__).parent / "results"
 
-Side = Callable[[], Tensor]
+Side = Callable[[], object]
 
 
 @dataclass(frozen=True)

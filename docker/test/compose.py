@@ -3,13 +3,14 @@
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests import waiting
 
 REPOSITORY = Path(__file__).parents[2]
 # Few steps: what is drawn does not matter here.
@@ -25,13 +26,8 @@ def run(*command: str, env: dict[str, str] | None = None, check: bool = True, er
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_seconds: float = 300.0) -> Any:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.2)
-    raise AssertionError(f"waited {timeout_seconds:.0f} s in vain: {what}")
+    """The first true value of `condition`, for which containers may take their time."""
+    return waiting.wait_for(condition, what, timeout_seconds, poll_seconds=0.2)
 
 
 @dataclass(frozen=True)

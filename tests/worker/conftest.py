@@ -16,7 +16,9 @@ from jobs.artifacts import ArtifactStore
 from jobs.records import VideoRecord, VideoRequest, new_records
 from jobs.settings import Settings
 from jobs.store import VideoStore
+from tests import waiting
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS, make_tiny_checkpoint
+from worker.finishing import Finisher
 from worker.loop import Loop
 from worker.main import build_worker
 from worker.metrics import Meter
@@ -63,14 +65,21 @@ def request_of() -> Callable[..., VideoRequest]:
     return make_request
 
 
-def wait_for(condition: Callable[[], Any], timeout_seconds: float = 60.0) -> Any:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.005)
-    raise AssertionError(f"waited {timeout_seconds:.0f} s in vain")
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """The first true value of `condition`, which may be one of a few milliseconds."""
+    return waiting.wait_for(condition, "a state of the worker", 60.0, poll_seconds=0.005)
+
+
+def results_of(finisher: Finisher[Any], count: int) -> list[Any]:
+    """The first so many that come, and those that come with them."""
+    results: list[Any] = []
+
+    def have_come() -> bool:
+        results.extend(finisher.finished())
+        return len(results) >= count
+
+    wait_for(have_come)
+    return results
 
 
 @dataclass

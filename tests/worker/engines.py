@@ -94,6 +94,13 @@ class RandomPolicy:
         return self.random.sample(ids, self.random.randint(1, len(ids)))
 
 
+class Everybody:
+    """A policy that wants everybody of the first one's group to go."""
+
+    def choose(self, candidates: list[Candidate[Any]], **_: Callable[..., Any]) -> list[str]:
+        return [candidate.request_id for candidate in candidates if candidate.group == candidates[0].group]
+
+
 def run_out(engine: Engine) -> list[Event]:
     """Everything that comes until nobody is there any more."""
     events: list[Event] = []

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.transformer import Transformer
-from tests.worker.engines import RandomPolicy, alone, latents_of, make_generation, make_models, run_out
+from tests.worker.engines import Everybody, RandomPolicy, alone, latents_of, make_generation, make_models, run_out
 from worker.engine import Denoised, Engine, EngineSettings, Failed, Progress
 from worker.errors import NotFiniteError, OutOfDeviceMemoryError
 from worker.policy import Policy
@@ -24,13 +24,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-class Everybody:
-    """A policy that wants everybody of the first one's group to go."""
-
-    def choose(self, candidates: list[Any], **_: Any) -> list[str]:
-        return [candidate.request_id for candidate in candidates if candidate.group == candidates[0].group]
 
 
 def make_engine(policy: Any = None, **settings: Any) -> Engine:

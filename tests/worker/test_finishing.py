@@ -1,7 +1,6 @@
 """A thread that finishes videos beside the engine: real decoding, real MP4s."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,14 +13,13 @@ from jobs.records import VideoRequest
 from models.vae import VideoDecoder
 from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS
+from tests.worker.conftest import results_of, wait_for
 from tests.worker.engines import latents_of, run_out
 from worker.engine import Engine, EngineSettings
 from worker.finishing import Finished, Finisher, FinishFailed
 from worker.generate import make_video, to_generation
 from worker.policy import Policy
 from worker.resident import ResidentModel, ResidentModels
-
-Result = Finished[tuple[int, ...]] | FinishFailed
 
 
 def deliver(request_id: str, folder: Path) -> tuple[int, ...]:
@@ -62,27 +60,9 @@ def make_latents(fill: float | None = None) -> torch.Tensor:
     return torch.randn(shape) if fill is None else torch.full(shape, fill)
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.005)
-
-
-def wait_for(finisher: Finisher[tuple[int, ...]], count: int) -> list[Result]:
-    results: list[Result] = []
-
-    def have_come() -> bool:
-        results.extend(finisher.finished())
-        return len(results) >= count
-
-    eventually(have_come)
-    return results
-
-
 def test_a_video_is_made_and_delivered(finisher: Finisher[tuple[int, ...]], tiny: ResidentModel) -> None:
     finisher.submit("a", tiny, make_latents(), 8)
-    (finished,) = wait_for(finisher, 1)
+    (finished,) = results_of(finisher, 1)
     assert isinstance(finished, Finished)
     assert (finished.request_id, finished.delivery) == ("a", (NUM_FRAMES, PIXELS, PIXELS, 3))
     assert finished.timings.decode_s is not None
@@ -100,7 +80,7 @@ def test_the_work_is_beside_and_what_piles_up_is_seen(
     assert finisher.full
     assert finisher.finished() == []
     gate.set()
-    assert [result.request_id for result in wait_for(finisher, 2)] == ["a", "b"]
+    assert [result.request_id for result in results_of(finisher, 2)] == ["a", "b"]
     assert not finisher.full
 
 
@@ -109,7 +89,7 @@ def test_what_fails_fails_alone(finisher: Finisher[tuple[int, ...]], tiny: Resid
     finisher.submit("unplayable", tiny, make_latents(), 0)
     finisher.submit("undeliverable", tiny, make_latents(), 8)
     finisher.submit("sound", tiny, make_latents(), 8)
-    *failed, sound = wait_for(finisher, 4)
+    *failed, sound = results_of(finisher, 4)
     assert isinstance(sound, Finished)
     errors = {result.request_id: str(result.error) for result in failed if isinstance(result, FinishFailed)}
     assert errors.keys() == {"divergent", "unplayable", "undeliverable"}
@@ -123,21 +103,21 @@ def test_only_what_waits_can_be_dropped(
 ) -> None:
     finisher.submit("a", tiny, make_latents(), 8)
     finisher.submit("b", tiny, make_latents(), 8)
-    eventually(lambda: "a" not in finisher._waiting)
+    wait_for(lambda: "a" not in finisher._waiting)
     assert not finisher.drop("a")
     assert finisher.drop("b")
     assert not finisher.drop("b")
     assert len(finisher) == 1
     finisher.submit("c", tiny, make_latents(), 8)
     gate.set()
-    assert [result.request_id for result in wait_for(finisher, 2)] == ["a", "c"]
+    assert [result.request_id for result in results_of(finisher, 2)] == ["a", "c"]
 
 
 def test_closing_waits_for_what_is_at_work_and_forgets_the_rest(tiny: ResidentModel, gate: threading.Event) -> None:
     finisher = Finisher(deliver)
     finisher.submit("a", tiny, make_latents(), 8)
     finisher.submit("b", tiny, make_latents(), 8)
-    eventually(lambda: "a" not in finisher._waiting)
+    wait_for(lambda: "a" not in finisher._waiting)
     threading.Timer(0.05, gate.set).start()
     finisher.close()
     assert [result.request_id for result in finisher.finished()] == ["a"]
@@ -158,7 +138,7 @@ def test_a_moment_without_memory_costs_no_video(
 
     monkeypatch.setattr(VideoDecoder, "decode", short_of_memory)
     finisher.submit("a", tiny, make_latents(), 8)
-    (finished,) = wait_for(finisher, 1)
+    (finished,) = results_of(finisher, 1)
     assert isinstance(finished, Finished)
     assert not refusals
 
@@ -172,7 +152,7 @@ def test_an_encoder_that_is_killed_once_costs_no_video(
     ffmpeg.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(ffmpeg))
     finisher.submit("a", tiny, make_latents(), 8)
-    (result,) = wait_for(finisher, 1)
+    (result,) = results_of(finisher, 1)
     assert flag.exists()
     assert isinstance(result, Finished), result
 
@@ -188,7 +168,7 @@ def test_the_file_is_the_one_that_is_made_without_a_batch(
         engine.admit(name, "tiny", to_generation(wanted, models["tiny"]))
     for name, latents in latents_of(run_out(engine)).items():
         finisher.submit(name, models["tiny"], latents, requests[name].fps)
-    eventually(lambda: len(files) == 2)
+    wait_for(lambda: len(files) == 2)
     finisher.close()
     for name, wanted in requests.items():
         make_video(wanted, models["tiny"], tmp_path / name)

@@ -1,9 +1,8 @@
 """What only a CUDA device does: the next step given ahead, memory measured and refused, decoding in its own stream."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 import worker.finishing
 from models.generate import Generation
 from models.registry import published_model
+from tests.worker.conftest import results_of
 from tests.worker.engines import (
+    Everybody,
     RandomPolicy,
     alone,
     latents_of,
@@ -24,7 +25,6 @@ from tests.worker.engines import (
 )
 from worker.engine import Engine, EngineSettings, Progress
 from worker.finishing import Finished, Finisher
-from worker.policy import Candidate, Policy
 from worker.resident import ResidentModel, ResidentModels
 from worker.snapshot import Snapshot
 
@@ -32,11 +32,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 FRAMES = 16
 MIB = 1 << 20
-
-
-class Everybody(Policy):
-    def choose(self, candidates: Sequence[Candidate[Any]], *_: object, **__: object) -> list[str]:
-        return [candidate.request_id for candidate in candidates]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +126,7 @@ def test_videos_are_decoded_beside_the_steps_of_others(large: ResidentModels, mo
             expected.append(alone_frames(model, latents))
             finisher.submit(str(len(expected)), model, latents, 8)
     finally:
-        results = collect(finisher, len(expected))
+        results = results_of(finisher, len(expected))
         finisher.close()
     assert all(isinstance(result, Finished) for result in results), results
     assert len(written) == 6
@@ -141,13 +136,6 @@ def test_videos_are_decoded_beside_the_steps_of_others(large: ResidentModels, mo
 
 def alone_frames(model: ResidentModel, latents: torch.Tensor) -> NDArray[np.uint8]:
     return model.checkpoint.vae.decode(latents.clone()).numpy()
-
-
-def collect(finisher: Finisher[str], count: int) -> list[Any]:
-    results: list[Any] = []
-    while len(results) < count:
-        results += finisher.finished()
-    return results
 
 
 def test_a_request_goes_on_on_another_device() -> None:

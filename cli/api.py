@@ -60,7 +60,6 @@ def _look_at_redis(settings: Settings) -> None:
     assert settings.redis_url is not None
     try:
         with connect(settings.redis_url, settings.redis_timeout_seconds) as redis:
-            redis.ping()
             has_keys = check_guarded(settings, redis)
         logger.info("%s", who_is_served(settings, has_keys))
     except RedisError as error:

@@ -96,7 +96,7 @@ def serve(
             device=device,
             redis_url=redis_url,
             allow_anonymous=allow_anonymous,
-            log_format="json" if json else None,
+            json_logs=json,
         )
         _log("serve", settings)
         from cli.serve import serve
@@ -123,7 +123,7 @@ def server(
             data_dir=data_dir,
             redis_url=redis_url,
             allow_anonymous=allow_anonymous,
-            log_format="json" if json else None,
+            json_logs=json,
         )
         _log("server", settings)
         _require_redis(settings, "the server")
@@ -159,7 +159,7 @@ def worker(
             data_dir=data_dir,
             device=device,
             redis_url=redis_url,
-            log_format="json" if json else None,
+            json_logs=json,
         )
         _log("worker", settings)
         _require_redis(settings, "a worker")
@@ -387,11 +387,13 @@ def health(
             _print_json({"process": process, "status": "ok"})
 
 
-def _settings(**given: Any) -> "Settings":
+def _settings(json_logs: bool = False, **given: Any) -> "Settings":
     """The settings, an option before its variable."""
     from jobs.effective import read_settings
     from jobs.settings import Settings
 
+    if json_logs:
+        given["log_format"] = "json"
     return read_settings(Settings, given).settings
 
 

@@ -121,15 +121,13 @@ class Loop:
                 event.request_id, event.step, event.steps, resident, lambda: self._engine.preview(event.request_id)
             )
             if event.step < event.steps:
-                held.snapshot = (
-                    self._resuming.take(
-                        event.request_id,
-                        resident,
-                        lambda: self._engine.snapshot(event.request_id),
-                        is_hasty=self.desk.worker.stop_signals > 0,
-                    )
-                    or held.snapshot
+                snapshot = self._resuming.take(
+                    event.request_id,
+                    resident,
+                    lambda: self._engine.snapshot(event.request_id),
+                    is_hasty=self.desk.worker.stop_signals > 0,
                 )
+                held.snapshot = snapshot or held.snapshot
         elif isinstance(event, Denoised):
             held.is_denoised = True
             self._denoise_seconds[event.request_id] = event.seconds

@@ -22,7 +22,7 @@ class Resuming:
         """With 0 seconds none is taken."""
         self.every_seconds = every_seconds
         self._max_bytes = max_bytes
-        self._due: dict[str, float] = {}
+        self._last: dict[str, float] = {}  # when a request came, or was last kept
         self._num_bytes: dict[str, int] = {}
 
     def take(
@@ -33,9 +33,9 @@ class Resuming:
             return None
         now = time.monotonic()
         every = min(self.every_seconds, _HASTY_SECONDS) if is_hasty else self.every_seconds
-        if now < self._due.setdefault(request_id, now + self.every_seconds) - (self.every_seconds - every):
+        if now - self._last.setdefault(request_id, now) < every:
             return None
-        self._due[request_id] = now + self.every_seconds
+        self._last[request_id] = now
         content = _header(model) + snapshot().to_bytes()
         others = sum(size for other, size in self._num_bytes.items() if other != request_id)
         if others + len(content) > self._max_bytes:
@@ -56,7 +56,7 @@ class Resuming:
 
     def forget(self, request_id: str) -> None:
         """To be called once a request has left."""
-        self._due.pop(request_id, None)
+        self._last.pop(request_id, None)
         self._num_bytes.pop(request_id, None)
 
 

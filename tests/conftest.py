@@ -1,5 +1,6 @@
 """What all tests share: a real Redis-protocol server, started once and emptied for each test."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from jobs.connection import connect
 from jobs.store import VideoStore
 
 TESTS = Path(__file__).parent
+
+# A shell that starts something in the background has it ignore Ctrl-C, and all that comes of it: so would the commands
+# that are tested here with it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("patient", deadline=None)  # no test fails because the machine is busy
 settings.load_profile("patient")

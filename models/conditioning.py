@@ -30,15 +30,21 @@ class Condition:
         """The rows of all `conditions` one after the other; shorter texts are padded, and the mask says where."""
         if conditions[0].labels is not None:
             return Condition(labels=torch.cat([c.labels for c in conditions if c.labels is not None]))
-        texts = [(c.text, c.mask()) for c in conditions if c.text is not None]
-        if not texts:
+        longest = max((c.text.shape[1] for c in conditions if c.text is not None), default=None)
+        if longest is None:
             return Condition()
-        longest = max(text.shape[1] for text, _ in texts)
-        missing = [longest - text.shape[1] for text, _ in texts]
+        padded = [c.padded(longest) for c in conditions]
         return Condition(
-            text=torch.cat([pad(text, (0, 0, 0, n)) for (text, _), n in zip(texts, missing, strict=True)]),
-            text_mask=torch.cat([pad(mask, (0, n)) for (_, mask), n in zip(texts, missing, strict=True)]),
+            text=torch.cat([c.text for c in padded if c.text is not None]),
+            text_mask=torch.cat([c.mask() for c in padded]),
         )
+
+    def padded(self, num_tokens: int) -> Condition:
+        """The same with text of `num_tokens` tokens: the mask leaves out the ones that are added."""
+        if self.text is None:
+            return self
+        missing = num_tokens - self.text.shape[1]
+        return Condition(self.labels, pad(self.text, (0, 0, 0, missing)), pad(self.mask(), (0, missing)))
 
     def rows(self, part: slice) -> Condition:
         """Some of the rows."""

@@ -1,4 +1,4 @@
-"""What a FrameDiT variant is: one frozen row of data. Free of torch, so that any process can read it."""
+"""The settings of a FrameDiT variant: one frozen row of data. Without torch, so that any process can read it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ class Layout(StrEnum):
 
     ALTERNATING = "alternating"  # spatial, temporal, spatial, temporal ...
     JOINT = "joint"  # every block attends over all tokens of all frames
+    SPATIAL = "spatial"  # every block attends within its frame: a text model whose temporal blocks are switched off
 
 
 class Temporal(StrEnum):
-    """What a temporal block of the alternating layout attends with."""
+    """The attention of the temporal blocks of the alternating layout."""
 
     LOCAL = "local"  # over the frames, at the same token position (Latte)
     MATRIX = "matrix"  # between whole frames (FrameDiT-G)
@@ -23,7 +24,7 @@ class Temporal(StrEnum):
 
 
 class Conditioning(StrEnum):
-    """What tells the model what to draw. TEXT also selects the text family's modulation and cross attention."""
+    """The input that says what to generate. TEXT also selects the text family's modulation and cross attention."""
 
     NONE = "none"
     CLASS = "class"
@@ -31,7 +32,7 @@ class Conditioning(StrEnum):
 
 
 class Fuse(StrEnum):
-    """How a hybrid block joins its local and its global (matrix) output."""
+    """How a hybrid block fuses its local and its global (matrix) output."""
 
     CONCAT = "concat"
     SUM = "sum"
@@ -39,6 +40,13 @@ class Fuse(StrEnum):
     GATED_NO_SCALE = "gated_no_scale"
     CONTENT_GATED = "content_based_gated"
     DIFFERENCE_GATED = "difference_content_based_gated"
+
+
+class AttentionMode(StrEnum):
+    """How ordinary attention of the class family puts its heads back together."""
+
+    MATH = "math"  # token by token, as usual
+    FLASH = "flash"  # the published `flash` mode reads heads before tokens, and weights trained with it depend on that
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,11 @@ class TransformerConfig:
         depth: number of blocks (an alternating model has depth / 2 spatial and depth / 2 temporal ones).
         width: channels of a token, D.
         latent_size: height and width of a latent frame.
-        num_frames: the frames that it was trained on, and the most that it takes.
-        num_classes: classes without the null class (class-conditional models only).
+        num_frames: the number of frames of training, and the most that one pass takes.
+        num_classes: number of classes without the null class (class-conditional models only).
         text_width: width of the text encoder's output (text models only).
         matrix, fuse: for the temporal designs that have them.
+        attention_mode: of spatial, local and joint attention.
     """
 
     conditioning: Conditioning
@@ -85,6 +94,7 @@ class TransformerConfig:
     text_width: int | None = None
     matrix: MatrixAttentionConfig | None = None
     fuse: Fuse | None = None
+    attention_mode: AttentionMode = AttentionMode.MATH
 
     def __post_init__(self) -> None:
         needs_matrix = self.layout is Layout.ALTERNATING and self.temporal is not Temporal.LOCAL
@@ -96,7 +106,7 @@ class TransformerConfig:
                 f"latent_size {self.latent_size} must be a multiple of patch_size {self.patch_size}",
             ),
             (
-                self.layout is Layout.JOINT or self.depth % 2 == 0,
+                self.layout is not Layout.ALTERNATING or self.depth % 2 == 0,
                 f"an alternating depth must be even, not {self.depth}",
             ),
             (
@@ -129,16 +139,16 @@ class TransformerConfig:
 
     @property
     def out_channels(self) -> int:
-        """Channels of the output: the noise's, and as many again for the variance when it is learned."""
+        """Channels of the output: C of the prediction, then C of the variance if it is learned."""
         return self.latent_channels * (2 if self.learn_sigma else 1)
 
     @property
     def tokens_per_frame(self) -> int:
-        """N."""
+        """Number of tokens of a frame, N."""
         return (self.latent_size // self.patch_size) ** 2
 
     def is_temporal(self, block: int) -> bool:
-        """Whether block number `block` is a temporal one: every second one of the alternating layout."""
+        """Whether block `block` is temporal: every second block of the alternating layout."""
         return self.layout is Layout.ALTERNATING and block % 2 == 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,11 +157,17 @@ class TransformerConfig:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> TransformerConfig:
-        """The config in `values`. Raises ValueError for an unknown, missing or impossible value, naming it."""
+        """Read a config from `values`. Raises ValueError, by name, for an unknown, missing or impossible value."""
         known = {field.name for field in fields(TransformerConfig)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown transformer setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        enums = {"conditioning": Conditioning, "layout": Layout, "temporal": Temporal, "fuse": Fuse}
+        enums = {
+            "conditioning": Conditioning,
+            "layout": Layout,
+            "temporal": Temporal,
+            "fuse": Fuse,
+            "attention_mode": AttentionMode,
+        }
         try:
             read: dict[str, Any] = {
                 name: enums[name](value) if name in enums and value else value for name, value in values.items()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from models.config import Conditioning, Fuse, Layout, MatrixAttentionConfig, Temporal, TransformerConfig
+from models.config import AttentionMode, Conditioning, Fuse, Layout, MatrixAttentionConfig, Temporal, TransformerConfig
 
 VAE_FACTOR = 8
 LATENT_CHANNELS = 4
@@ -24,6 +24,16 @@ FAMILIES = {
 }
 
 COLUMN_HEADS = 64
+
+# Model names start with one of these, the older names among them.
+NAMES = {
+    "FrameDiTH": "FrameDiT-H",
+    "FrameDiTG": "FrameDiT-G",
+    "FusedMatLatte": "FrameDiT-H",
+    "MatLatte": "FrameDiT-G",
+    "Latte": "Latte",
+    "DiT3D": "DiT3D",
+}
 
 TEXT_SETTINGS: dict[str, Any] = {
     "attention_bias": True,
@@ -77,11 +87,11 @@ class BiasKind(StrEnum):
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A config, and what only the published checkpoint's storage knows.
+    """A config, and how the published checkpoint stores its weights.
 
     Attributes:
-        hybrid_names: keys are those of FrameDiT-H's two-part attention, also where only one part is in use
-            (fuse modes `local` and `global`).
+        hybrid_names: keys are those of FrameDiT-H's two-part attention, also if only one part is in use (fuse modes
+            `local` and `global`).
         attention_bias: whether q, k and v of ordinary attention have a bias.
     """
 
@@ -92,24 +102,34 @@ class PublishedModel:
     attention_bias: bool = True
 
 
-def published_model(name: str, *, num_frames: int, image_size: int, num_classes: int | None) -> PublishedModel:
+def published_model(
+    name: str,
+    *,
+    num_frames: int,
+    image_size: int,
+    num_classes: int | None,
+    learn_sigma: bool = True,
+    attention_mode: str = "math",
+) -> PublishedModel:
     """The model called `name`, as in `FrameDiTH-XL/128-512/2-softmax_u-concat`, `Latte-S/2` or `LatteT2V`.
 
-    `num_classes` None or 0 means unconditional. Text models fix frames and size themselves.
-    Raises ValueError for a name that is not of a known form, and says which are.
+    `num_classes` None or 0 means unconditional. Raises ValueError for a name of no known form and for an attention mode
+    that the model cannot have.
     """
     if name in TEXT_MODELS:
         return from_text_settings(
             {**TEXT_MODELS[name], "video_length": num_frames, "sample_size": image_size // VAE_FACTOR}
         )
     match = re.fullmatch(
-        r"(?P<family>FrameDiTH|FrameDiTG|Latte|DiT3D)(?:IMG)?-(?P<size>XL|L|B|S|M)"
+        rf"(?P<family>{'|'.join(NAMES)})(?P<image>IMG)?-(?P<size>XL|L|B|S|M)"
         r"(?:/(?P<qk>\d+)-(?P<v>\d+))?/(?P<patch>\d+)(?:-(?P<mixing>[a-z0-9_-]+?)_u)?(?:-(?P<fuse>[a-z]+))?",
         name,
     )
     if match is None:
         raise ValueError(_unknown(name))
-    family = match["family"].replace("FrameDiTH", "FrameDiT-H").replace("FrameDiTG", "FrameDiT-G")
+    family = NAMES[match["family"]]
+    if match["image"] and family == "Latte" and attention_mode == "xformers":
+        raise ValueError("LatteIMG trained with attention_mode 'xformers' attends across heads: it is not supported")
     if match["size"] not in FAMILIES[family][2].split() or (match["qk"] is not None) != family.startswith("FrameDiT"):
         raise ValueError(_unknown(name))
     depth, width, heads = SIZES[match["size"]]
@@ -130,6 +150,8 @@ def published_model(name: str, *, num_frames: int, image_size: int, num_classes:
         "num_frames": num_frames,
         "num_classes": num_classes,
         "extras": 2 if num_classes else 1,
+        "learn_sigma": learn_sigma,
+        "attention_mode": attention_mode,
     }
     return from_class_settings(settings)
 
@@ -168,6 +190,7 @@ def from_class_settings(settings: dict[str, Any]) -> PublishedModel:
         num_classes=settings["num_classes"] if extras == 2 else None,
         matrix=matrix,
         fuse=Fuse(fuse) if fuse else None,
+        attention_mode=_attention_mode(settings.get("attention_mode", "math"), family, matrix is not None),
     )
     attention_bias = settings.get("use_bias", True) if hybrid_names else True
     return PublishedModel(config, _mixing(settings), _bias(settings), hybrid_names, attention_bias)
@@ -179,6 +202,9 @@ def from_text_settings(settings: dict[str, Any]) -> PublishedModel:
     _refuse_other_text_settings(settings)
     hybrid_names = family == "FrameDiT-H-T2V"
     fuse = settings.get("fuse_mode", "concat") if hybrid_names else "local"
+    is_spatial = not settings.get("enable_temporal_attentions", True)
+    if settings.get("disable_matrix_attention") or is_spatial:
+        fuse = "local"
     temporal = {"local": Temporal.LOCAL, "global": Temporal.MATRIX}.get(fuse, Temporal.HYBRID)
     heads = settings["num_row_attn_heads" if hybrid_names else "num_attention_heads"]
     columns = settings.get("num_col_attn_heads", 0)
@@ -192,9 +218,9 @@ def from_text_settings(settings: dict[str, Any]) -> PublishedModel:
         )
     config = TransformerConfig(
         conditioning=Conditioning.TEXT,
-        layout=Layout.ALTERNATING,
+        layout=Layout.SPATIAL if is_spatial else Layout.ALTERNATING,
         temporal=temporal,
-        depth=2 * settings["num_layers"],
+        depth=settings["num_layers"] if is_spatial else 2 * settings["num_layers"],
         width=heads * settings["row_attn_head_dim" if hybrid_names else "attention_head_dim"],
         heads=heads,
         patch_size=settings["patch_size"],
@@ -226,6 +252,17 @@ def _refuse_other_text_settings(settings: dict[str, Any]) -> None:
         raise ValueError("sample_size is 128: PixArt-alpha's size and aspect-ratio conditions are not supported")
 
 
+def _attention_mode(mode: str, family: str, has_matrix: bool) -> AttentionMode:
+    """What the published `attention_mode` computes in models of `family`."""
+    if mode in ("math", "xformers") or (mode == "flash" and family == "DiT3D"):
+        return AttentionMode.MATH
+    if mode != "flash":
+        raise ValueError(f"attention_mode is {mode!r}; supported are math, xformers and flash")
+    if has_matrix:
+        raise ValueError("attention_mode is 'flash', which matrix attention has not: it can only be 'math'")
+    return AttentionMode.FLASH
+
+
 def _mixing(settings: dict[str, Any]) -> TokenMixing:
     return TokenMixing(_choose(settings, "u_type", {kind.value: None for kind in TokenMixing}, "param"))
 
@@ -245,7 +282,7 @@ def _choose(settings: dict[str, Any], name: str, known: dict[str, Any], default:
 
 def _unknown(name: str) -> str:
     return (
-        f"unknown model name {name!r}: known forms are FrameDiTH-SIZE/QK-V/PATCH[-MIXING_u][-FUSE], "
-        f"FrameDiTG-SIZE/QK-V/PATCH[-MIXING_u], Latte-SIZE/PATCH, DiT3D-SIZE/PATCH with SIZE one of XL, L, B, S, M "
-        f"(each also with IMG after the family's name), {', '.join(TEXT_MODELS)}"
+        f"unknown model name {name!r}: known forms are FrameDiTH-SIZE/QK-V/PATCH[-MIXING_u][-FUSE] (or FusedMatLatte), "
+        f"FrameDiTG-SIZE/QK-V/PATCH[-MIXING_u] (or MatLatte), Latte-SIZE/PATCH, DiT3D-SIZE/PATCH with SIZE one of XL, "
+        f"L, B, S, M (each also with IMG after the family's name), {', '.join(TEXT_MODELS)}"
     )

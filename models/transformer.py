@@ -1,40 +1,40 @@
 """The FrameDiT transformer: noisy latents, timesteps and a condition in, predicted noise (and variance) out.
 
-Shapes: B batch, T frames, C H W latent channels, height and width, N tokens per frame, D width, L text tokens.
+Shapes: B batch, T frames, C H W latent channels, height and width, N tokens per frame, D width, L text tokens,
+E width of the text encoder's output.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.adapters.row_adapters import RowAdapters
 from models.attention.cross import MASKED_SCORE
 from models.blocks import Block
 from models.conditioning import Condition
 from models.config import Conditioning, Layout, TransformerConfig
-from models.embeddings import TimestepEmbedding, frame_positions, patchify, token_positions, unpatchify
-from models.modulation import AdaLNSingle, AdaLNZero, modulate
+from models.embeddings import (
+    FREQUENCIES,
+    frame_positions,
+    patchify,
+    timestep_features,
+    token_positions,
+    unpatchify,
+)
+from models.mlp import Mlp
+from models.modulation import AdaLNSingle, AdaLNZero, Modulation, modulate
 
 PIXART_LATENT_SIZE = 64
 
-
-class TextProjection(nn.Module):
-    """Encoded text (B, L, E) -> (B, L, D): two linear maps with a GELU (tanh approximation) between."""
-
-    def __init__(self, text_width: int, width: int) -> None:
-        super().__init__()
-        self.expand = nn.Linear(text_width, width)
-        self.contract = nn.Linear(width, width)
-
-    def forward(self, text: Tensor) -> Tensor:
-        projected: Tensor = self.contract(F.gelu(self.expand(text), approximate="tanh"))
-        return projected
+RunBlocks = Callable[[Tensor, Modulation, Tensor | None, Tensor | None], Tensor]
 
 
 class Transformer(nn.Module):
-    """Every FrameDiT variant: what differs is its config."""
+    """Every FrameDiT variant; the config selects the parts."""
 
     token_positions: Tensor
     frame_positions: Tensor
@@ -47,48 +47,66 @@ class Transformer(nn.Module):
         self.patch_embedding = nn.Linear(config.latent_channels * patch_values, width)
         for name, table in position_tables(config).items():
             self.register_buffer(name, table)
-        self.timestep_embedding = TimestepEmbedding(width)
-        # The last row is the null class, which guidance pushes away from.
+        self.timestep_embedding = Mlp(FREQUENCIES, width, width, F.silu)
+        # The last row is the null class: guidance uses it as the unconditional label.
         self.label_embedding = None if config.num_classes is None else nn.Embedding(config.num_classes + 1, width)
-        self.text_projection = None if config.text_width is None else TextProjection(config.text_width, width)
+        self.text_projection = None if config.text_width is None else Mlp(config.text_width, width, width)
         self.modulation = (AdaLNSingle if is_text else AdaLNZero)(width, config.depth)
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.depth))
         self.output = nn.Linear(width, patch_values * config.out_channels)
+        self.fused_blocks: RunBlocks | None = None  # same function as `_run_blocks`, from `models.kernels`
 
-    def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, condition: Condition, adapters: RowAdapters | None = None
+    ) -> Tensor:
         """Predict the noise in `latents`.
 
         Args:
-            latents: (B, T, C, H, W), T at most the frames of the config.
-            timesteps: (B,), 0..999, each row its own.
-            condition: B rows of what the model is conditioned on.
+            latents: (B, T, C, H, W), T at most `config.num_frames`.
+            timesteps: (B,), 0..999, one per row.
+            condition: labels or text, B rows.
+            adapters: of the B rows; such a pass runs without fused operations.
 
         Returns:
-            (B, T, out_channels, H, W): the noise, then (when learned) the variance's C channels.
+            (B, T, out_channels, H, W): C channels of noise, then C channels of variance if the model learns it.
 
         Raises:
-            ValueError: for shapes or labels that this checkpoint does not take; it says which it does.
+            ValueError: for shapes or labels that the checkpoint does not accept.
         """
-        config = self.config
         self._check(latents, timesteps, condition)
+        if adapters is None:
+            return self._predict(latents, timesteps, condition, self.fused_blocks or self._run_blocks)
+        with adapters.applied_to(self):
+            return self._predict(latents, timesteps, condition, self._run_blocks)
+
+    def _predict(self, latents: Tensor, timesteps: Tensor, condition: Condition, run_blocks: RunBlocks) -> Tensor:
+        config = self.config
         x = self.patch_embedding(patchify(latents, config.patch_size)) + self.token_positions
-        embedded = self.timestep_embedding(timesteps)
+        embedded = self.timestep_embedding(timestep_features(timesteps).to(x.dtype))
         if self.label_embedding is not None:
             embedded = embedded + self.label_embedding(condition.labels)
         modulation = self.modulation(embedded)
         text, text_bias = self._project_text(condition)
-        if config.layout is Layout.JOINT:
-            x = self._add_frame_positions(x)
-        for index, block in enumerate(self.blocks):
-            if index == 1 and config.layout is Layout.ALTERNATING:
-                x = self._add_frame_positions(x)
-            x = block(x, modulation.blocks[index], text, text_bias)
-        return unpatchify(self.output(modulate(x, *modulation.output)), config.patch_size, config.out_channels)
+        x = run_blocks(x, modulation, text, text_bias)
+        return unpatchify(self.output(x), config.patch_size, config.out_channels)
 
-    def _add_frame_positions(self, x: Tensor) -> Tensor:
+    def _run_blocks(self, x: Tensor, modulation: Modulation, text: Tensor | None, text_bias: Tensor | None) -> Tensor:
+        """All blocks and the norm before the output layer: (B, T, N, D) -> (B, T, N, D)."""
+        for index, block in enumerate(self.blocks):
+            if index == self.positioned_block:
+                x = self.add_frame_positions(x)
+            x = block(x, modulation.blocks[index], text, text_bias)
+        return modulate(x, *modulation.output)  # (1 + scale) * norm(x) + shift
+
+    @property
+    def positioned_block(self) -> int | None:
+        """Index of the block whose input gets the frame positions: the first one that attends over time."""
+        return {Layout.JOINT: 0, Layout.ALTERNATING: 1, Layout.SPATIAL: None}[self.config.layout]
+
+    def add_frame_positions(self, x: Tensor) -> Tensor:
         num_frames = x.shape[1]
         if num_frames == 1 and self.config.conditioning is Conditioning.TEXT:
-            return x  # the text family treats a single frame as an image
+            return x  # the text family treats a single frame as an image, without a frame position
         return x + self.frame_positions[:num_frames, None]
 
     def _project_text(self, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
@@ -115,7 +133,7 @@ class Transformer(nn.Module):
 
 
 def position_tables(config: TransformerConfig) -> dict[str, Tensor]:
-    """The sin-cos tables `token_positions` (N, D) and `frame_positions` (frames of the config, D)."""
+    """Sin-cos tables `token_positions` (N, D) and `frame_positions` (config.num_frames, D)."""
     is_text = config.conditioning is Conditioning.TEXT
     interpolation = max(config.latent_size // PIXART_LATENT_SIZE, 1) if is_text else 1
     return {
@@ -125,5 +143,5 @@ def position_tables(config: TransformerConfig) -> dict[str, Tensor]:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Numbers in the parameters of `module`, the stored position tables not counted."""
+    """Number of parameters in `module`, without the stored position tables."""
     return sum(parameter.numel() for parameter in module.parameters())

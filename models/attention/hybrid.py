@@ -1,4 +1,4 @@
-"""Local and matrix attention side by side, fused: the temporal part of FrameDiT-H.
+"""FrameDiT-H's temporal attention: local and matrix attention of the same input, normalised and fused.
 
 Shapes: B batch, T frames, N tokens per frame, D width.
 """
@@ -42,7 +42,7 @@ class Concat(nn.Module):
         self.linear = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
-        # The two halves of one product: nothing is concatenated.
+        # linear(cat[local, global]), as two products over the halves of the weight, which avoids the concatenated copy.
         of_local, of_matrix = self.linear.weight.chunk(2, dim=1)
         fused = F.linear(local, of_local, self.linear.bias).flatten(0, 2)
         return torch.addmm(fused, matrix.flatten(0, 2), of_matrix.t()).view_as(x)
@@ -59,7 +59,7 @@ class Sum(nn.Module):
 
 
 class Gated(nn.Module):
-    """`gamma_local local s + gamma_global global (1 - s)` with `s = sigmoid(alpha)`, one number for each channel."""
+    """`gamma_local local s + gamma_global global (1 - s)` with `s = sigmoid(alpha)`, all three per channel."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
@@ -69,17 +69,19 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
         share = self.alpha.sigmoid()
+        # gamma_local * local * share + gamma_matrix * matrix * (1 - share)
         return torch.addcmul(matrix * (self.gamma_matrix * (1 - share)), local, self.gamma_local * share)
 
 
 class GatedNoScale(nn.Module):
-    """`local s + global (1 - s)` with `s = sigmoid(alpha)`, one number for each token and channel."""
+    """`local s + global (1 - s)` with `s = sigmoid(alpha)`, alpha per token and channel."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(tokens, width))
 
     def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
+        # local * s + matrix * (1 - s)
         return torch.lerp(matrix, local, self.alpha.sigmoid().expand_as(matrix))
 
 
@@ -91,11 +93,12 @@ class ContentGated(nn.Module):
         self.gate = nn.Linear(width, width)
 
     def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
+        # local * s + matrix * (1 - s)
         return torch.lerp(matrix, local, self.gate(x).sigmoid())
 
 
 class DifferenceGated(ContentGated):
-    """The same with `s = sigmoid(Linear(local - global))`."""
+    """`local s + global (1 - s)` with `s = sigmoid(Linear(local - global))`."""
 
     def forward(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
         return super().forward(local - matrix, local, matrix)

@@ -1,11 +1,11 @@
 """Matrix attention: whole frames attend to whole frames (the paper's section on frame-level matrix attention).
 
-A frame is one N x D matrix X; a matrix linear maps it on both sides, Y = Uᵀ X W + bias, U mixing tokens and W channels.
-Here U is stored as its transpose (M, N), effective (after any softmax or normalisation, once, when a checkpoint is
-converted), W as a linear layer's weight (out, in), and the bias as the full (M, D) matrix.
+A frame is one N x D matrix X. A matrix linear maps both sides, Y = Uᵀ X W + bias: U mixes tokens, W mixes channels. Uᵀ
+is stored as (M, N), with its softmax or normalisation applied at conversion; W as a linear layer's weight (out, in);
+the bias as the full (M, D) matrix.
 
-Either side can be applied first. Tokens first costs M N D + M D D, channels first N D D + M N D: tokens first exactly
-where M < N. Maps that start on the same side of the same input share one product.
+Tokens first, (Uᵀ X) W, costs M N D + M D D; channels first, Uᵀ (X W), costs N D D + M N D. Tokens first is cheaper if
+and only if M < N. Maps of the same input that start with the same side share one product.
 
 Shapes: B batch, T frames, N tokens per frame, M mapped tokens, D width, c column heads, r row heads.
 """
@@ -20,7 +20,10 @@ from models.config import MatrixAttentionConfig
 
 
 class MatrixAttention(nn.Module):
-    """(B, T, N, D) -> (B, T, N, D); each of c r heads attends between the T frames over a flattened block of them."""
+    """(B, T, N, D) -> (B, T, N, D): each of the c r heads attends over the T frames.
+
+    A frame's vector in a head is one flattened (M / c) x (D / r) block of its mapped matrix.
+    """
 
     def __init__(self, config: MatrixAttentionConfig, tokens: int, width: int) -> None:
         super().__init__()
@@ -40,17 +43,18 @@ class MatrixAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k = self._queries_and_keys(x)
         v = self._heads(self._values(x))
+        # softmax(q kᵀ / sqrt((M / c) (D / r))) v over the T frames
         frames = F.scaled_dot_product_attention(self._heads(q), self._heads(k), v)
         return self._output(self._merge(frames))
 
     def _queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.qk_tokens_first:
-            tokens = (mix_tokens(u, x) for u in self.mix_qk)  # 2 x (B, T, M, D)
-            mapped = (F.linear(y, w) for y, w in zip(tokens, self.weight_qk, strict=True))
-            q, k = (y + bias for y, bias in zip(mapped, self.bias_qk, strict=True))
+            maps = zip(self.mix_qk, self.weight_qk, self.bias_qk, strict=True)
+            q, k = (F.linear(mix_tokens(u, x), w) + bias for u, w, bias in maps)  # (Uᵀ X) W + bias
         else:
-            channels = F.linear(x, self.weight_qk.flatten(0, 1)).chunk(2, dim=-1)  # 2 x (B, T, N, D)
-            q, k = (mix_tokens(*part) for part in zip(self.mix_qk, channels, self.bias_qk, strict=True))
+            channels = F.linear(x, self.weight_qk.flatten(0, 1)).chunk(2, dim=-1)  # 2 x (B, T, N, D): X W
+            maps = zip(self.mix_qk, channels, self.bias_qk, strict=True)
+            q, k = (mix_tokens(u, y, bias) for u, y, bias in maps)  # Uᵀ (X W) + bias
         return q, k
 
     def _values(self, x: Tensor) -> Tensor:
@@ -65,7 +69,7 @@ class MatrixAttention(nn.Module):
         return x.view(b, t, c, x.shape[2] // c, r, -1).permute(0, 2, 4, 1, 3, 5).reshape(b, c * r, t, -1)
 
     def _merge(self, x: Tensor) -> Tensor:
-        """(B, c r, T, (M / c) (D / r)) -> (B, T, M, D): what `_heads` split, put back."""
+        """(B, c r, T, (M / c) (D / r)) -> (B, T, M, D): the inverse of `_heads`."""
         b, _, t, _ = x.shape
         c, r, tokens = self.config.column_heads, self.config.row_heads, self.config.v_tokens
         return x.view(b, c, r, t, tokens // c, -1).permute(0, 3, 1, 4, 2, 5).reshape(b, t, tokens, -1)
@@ -78,10 +82,8 @@ class MatrixAttention(nn.Module):
 
 
 def mix_tokens(mixing: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(M, N), (B, T, N, D), (M, D) -> (B, T, M, D): every frame multiplied by `mixing` from the left, plus `bias`.
-
-    `mixing @ x` would be one product over transposed copies of `x` and of the result; a batch of products needs none.
-    """
+    """(M, N), (B, T, N, D), (M, D) -> (B, T, M, D): `mixing @ frame + bias` for every frame."""
+    # `mixing @ x` makes transposed copies of `x` and of the result; a batched product over the frames makes none.
     frames = x.flatten(0, 1)
     shared = mixing.expand(len(frames), -1, -1)
     mixed = torch.bmm(shared, frames) if bias is None else torch.baddbmm(bias, shared, frames)

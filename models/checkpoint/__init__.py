@@ -1,1 +1,1 @@
-"""Checkpoint folders: reading, writing, converting from the published formats."""
+"""Checkpoint folders: layout, reading, writing, inspection."""

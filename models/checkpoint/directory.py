@@ -1,4 +1,4 @@
-"""The checkpoint folder: which files it holds, its config.json, and writing one whole or not at all."""
+"""The checkpoint folder: its files, its config.json, and creating it atomically."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from models.config import Conditioning, TransformerConfig
-from models.sampling.schedule import NoiseSchedule
+from models.sampling.schedule import BetaSchedule, NoiseSchedule, PredictionType, Spacing, VarianceType
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VAE = "vae"
-TEMPORAL_VAE = "vae_temporal_decoder"
 TEXT_ENCODER = "text_encoder"
 TOKENIZER = "tokenizer"
 
@@ -29,18 +28,31 @@ _SECTIONS = {
     "schedule": "the noise schedule that it was trained with",
     "vae": "how its latents are scaled",
     "text": "how prompts are encoded (text models only)",
+    "provenance": "what it was converted from",
+}
+_REQUIRED_SECTIONS = {"transformer", "schedule", "vae"}
+_REQUIRED_SCHEDULE = {"num_train_timesteps", "beta_start", "beta_end"}
+_SCHEDULE_ENUMS = {
+    "beta_schedule": BetaSchedule,
+    "prediction_type": PredictionType,
+    "timestep_spacing": Spacing,
+    "variance_type": VarianceType,
 }
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What config.json says.
+    """The content of config.json.
 
     Attributes:
-        scaling_factor: what training multiplied the VAE's latents by.
-        max_tokens: where longer prompts are cut (text models only).
+        scaling_factor: factor that training multiplied the VAE's latents by.
+        max_tokens: longer prompts are cut to so many tokens (text models only).
         cut_negative_to_prompt: give the negative prompt as many tokens as the prompt, its padding among them, as the
             published text-to-video sampling does; otherwise it has its own tokens (text models only).
+        mask_feature: cut the prompt to its own tokens, as published; otherwise the model attends to its padding up to
+            `max_tokens`, too (text models only).
+        floor_pixels: round the pixels of a video down, as the published text-to-video sampling does, not to nearest.
+        provenance: what the checkpoint was converted from, such as its `model` name and its `weights`.
     """
 
     transformer: TransformerConfig
@@ -48,6 +60,9 @@ class CheckpointConfig:
     scaling_factor: float
     max_tokens: int | None = None
     cut_negative_to_prompt: bool = False
+    mask_feature: bool = True
+    floor_pixels: bool = False
+    provenance: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         is_text = self.transformer.conditioning is Conditioning.TEXT
@@ -59,38 +74,58 @@ class CheckpointConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` reads them back."""
-        schedule = self.schedule
         values: dict[str, Any] = {
             "format": FORMAT,
             "transformer": self.transformer.to_dict(),
-            "schedule": {
-                "num_train_timesteps": schedule.num_train_timesteps,
-                "beta_start": schedule.beta_start,
-                "beta_end": schedule.beta_end,
-            },
-            "vae": {"scaling_factor": self.scaling_factor},
+            "schedule": _schedule_to_dict(self.schedule),
+            "vae": {"scaling_factor": self.scaling_factor, "floor_pixels": self.floor_pixels},
         }
         if self.max_tokens is not None:
-            values["text"] = {"max_tokens": self.max_tokens, "cut_negative_to_prompt": self.cut_negative_to_prompt}
+            values["text"] = {
+                "max_tokens": self.max_tokens,
+                "cut_negative_to_prompt": self.cut_negative_to_prompt,
+                "mask_feature": self.mask_feature,
+            }
+        if self.provenance:
+            values["provenance"] = self.provenance
         return values
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> CheckpointConfig:
-        """The config in `values`. Raises ValueError for another format version, or a missing or unknown value."""
+        """Read a config from `values`. Raises ValueError for another format version, or a missing or unknown value."""
         if values.get("format") != FORMAT:
             raise ValueError(f"its format is {values.get('format')!r}, but this version of FrameDiT reads {FORMAT}")
         if unknown := sorted(set(values) - set(_SECTIONS)):
             raise ValueError(f"unknown section {', '.join(unknown)}; known are {', '.join(_SECTIONS)}")
-        if missing := sorted({"transformer", "schedule", "vae"} - set(values)):
+        if missing := sorted(_REQUIRED_SECTIONS - set(values)):
             raise ValueError(f"missing section {', '.join(f'{name} ({_SECTIONS[name]})' for name in missing)}")
-        schedule = _section(values, "schedule", {"num_train_timesteps", "beta_start", "beta_end"})
-        text = _section(values, "text", {"max_tokens"}, {"cut_negative_to_prompt"}) if "text" in values else {}
+        vae = _section(values, "vae", {"scaling_factor"}, {"floor_pixels"})
+        text = {}
+        if "text" in values:
+            text = _section(values, "text", {"max_tokens"}, {"cut_negative_to_prompt", "mask_feature"})
         return CheckpointConfig(
             transformer=TransformerConfig.from_dict(values["transformer"]),
-            schedule=NoiseSchedule(**schedule),
-            scaling_factor=float(_section(values, "vae", {"scaling_factor"})["scaling_factor"]),
+            schedule=_schedule_from_dict(values),
+            scaling_factor=float(vae["scaling_factor"]),
+            floor_pixels=bool(vae.get("floor_pixels", False)),
+            provenance=values.get("provenance", {}),
             **text,
         )
+
+
+def _schedule_to_dict(schedule: NoiseSchedule) -> dict[str, Any]:
+    """The required values, and those that are not the default."""
+    defaults = asdict(NoiseSchedule())
+    return {
+        name: value for name, value in asdict(schedule).items() if name in _REQUIRED_SCHEDULE or value != defaults[name]
+    }
+
+
+def _schedule_from_dict(values: dict[str, Any]) -> NoiseSchedule:
+    known = {field.name for field in fields(NoiseSchedule)}
+    section = _section(values, "schedule", _REQUIRED_SCHEDULE, known - _REQUIRED_SCHEDULE)
+    enums = {name: kind(section[name]) for name, kind in _SCHEDULE_ENUMS.items() if section.get(name) is not None}
+    return NoiseSchedule(**section | enums)
 
 
 def _section(
@@ -105,7 +140,7 @@ def _section(
 
 
 def read_config(folder: Path) -> CheckpointConfig:
-    """The config.json of `folder`. Raises ValueError for a folder that is no checkpoint, or one of another version."""
+    """Read the config.json of `folder`. Raises ValueError if it is not a checkpoint, or one of another version."""
     path = folder / CONFIG
     if not path.is_file():
         found = "does not exist" if not folder.exists() else f"has no {CONFIG}"
@@ -124,17 +159,11 @@ def write_config(folder: Path, config: CheckpointConfig) -> None:
     (folder / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n")
 
 
-def find_vae(folder: Path) -> Path:
-    """The VAE in a checkpoint or diffusers folder: the one with a temporal decoder where there is one, as published."""
-    temporal = folder / TEMPORAL_VAE
-    return temporal if temporal.is_dir() else folder / VAE
-
-
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that becomes `path` when the block ends, and disappears when it raises.
+    """Create `path` atomically: yield a temporary folder beside it, which is renamed at the end of the block.
 
-    So a folder is there whole or not at all. Raises FileExistsError where `path` already holds something.
+    If the block raises, the temporary folder is deleted. Raises FileExistsError if `path` is not empty.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{path} already exists: name another folder, or remove it first")
@@ -150,7 +179,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def _open_to_others(folder: Path) -> None:
-    """Give everything the modes that the umask allows: mkdtemp and safetensors let only the owner read."""
+    """Set the modes that the umask allows: mkdtemp and safetensors let only the owner read."""
     mask = os.umask(0)
     os.umask(mask)
     for path in (folder, *folder.rglob("*")):

@@ -1,4 +1,4 @@
-"""Whether weights fit a model: every missing, unexpected and mis-shaped key, by name."""
+"""Check that weights fit a model: missing, unexpected and mis-shaped keys are errors, by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+_SHOWN = 20
 
 
 def check_shapes(source: str, shapes: Mapping[str, Sequence[int]], model: nn.Module) -> None:
@@ -20,8 +22,19 @@ def check_shapes(source: str, shapes: Mapping[str, Sequence[int]], model: nn.Mod
     _raise_for(source, expected.keys() - shapes.keys(), shapes.keys() - expected.keys(), mis_shaped)
 
 
+def check_finite(source: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError, which names the first, for weights with NaN or infinity."""
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        others = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise ValueError(
+            f"NaN or infinity in {broken[0]}{others} of {source}: its training diverged or the file is damaged; "
+            "use another checkpoint of it"
+        )
+
+
 def check_loading_info(folder: Path, info: Mapping[str, Any]) -> None:
-    """The same of what diffusers and transformers tell of a model loaded from `folder`, where they only warn."""
+    """Raise ValueError for the keys of which diffusers and transformers only warn after loading `folder`."""
     mismatched = {
         name: f"{name} is {tuple(got)} instead of {tuple(want)}" for name, got, want in info["mismatched_keys"]
     }
@@ -33,4 +46,11 @@ def _raise_for(source: str, missing: Iterable[str], unexpected: Iterable[str], m
     kinds = {"missing": missing, "unexpected": unexpected, "mis-shaped": mis_shaped}
     problems = [f"{kind}: {problem}" for kind, found in kinds.items() for problem in sorted(found)]
     if problems:
-        raise ValueError(f"the weights in {source} do not fit its config.json:\n  " + "\n  ".join(problems))
+        raise ValueError(f"the weights in {source} do not fit its config.json:{list_problems(problems)}")
+
+
+def list_problems(problems: Sequence[str]) -> str:
+    """The first problems, one on a line, and how many more there are."""
+    left_out = len(problems) - _SHOWN
+    shown = [*problems[:_SHOWN], *([f"and {left_out} more"] if left_out > 0 else [])]
+    return "".join(f"\n  {problem}" for problem in shown)

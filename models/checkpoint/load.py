@@ -9,10 +9,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.checkpoint.directory import TEXT_ENCODER, TOKENIZER, WEIGHTS, CheckpointConfig, find_vae, read_config
+from models.checkpoint.directory import TEXT_ENCODER, TOKENIZER, VAE, WEIGHTS, CheckpointConfig, read_config
 from models.checkpoint.keys import check_shapes
+from models.checkpoint.reading import reading
+from models.checkpoint.text_encoder import load_text_encoder
+from models.checkpoint.vae import load_video_decoder
 from models.conditioning import Condition
 from models.config import Conditioning, TransformerConfig
+from models.kernels.support import find_obstacle, fuse
 from models.sampling.schedule import NoiseSchedule
 from models.text import TextEncoder
 from models.transformer import Transformer
@@ -27,12 +31,16 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that turns a condition and noise into frames. `text_encoder` is there for text models only."""
+    """Everything that turns a condition and noise into frames. `text_encoder` is there for text models only.
+
+    With `fast`, every text is padded to the longest that the checkpoint takes, so that all passes have one shape.
+    """
 
     settings: CheckpointConfig
     transformer: Transformer
     vae: VideoDecoder
     text_encoder: TextEncoder | None
+    fast: bool = False
 
     @property
     def config(self) -> TransformerConfig:
@@ -49,39 +57,58 @@ class Checkpoint:
         """Height and width of a frame in pixels."""
         return self.config.latent_size * self.vae.pixels_per_latent
 
-    def condition(self, prompt: str | None = None, label: int | None = None) -> Condition:
-        """One row for `prompt` (text models) or class `label` (class models). What the model does not read is ignored.
+    def condition(
+        self, prompt: str | None = None, label: int | None = None, *, clean_caption: bool = False
+    ) -> Condition:
+        """One row for `prompt` (text models) or class `label` (class models); the other one is ignored.
 
-        Raises ValueError where the one that the model reads is not given, or is no class of it.
+        Raises ValueError if the one that the model needs is missing, or is not one of its classes.
         """
         if self.config.conditioning is Conditioning.TEXT:
             if prompt is None:
                 raise ValueError("got no prompt: this checkpoint is conditioned on text")
-            return self._text_encoder().encode([prompt])
+            return self._padded(self._positive_text(prompt, clean_caption))
         if self.config.conditioning is Conditioning.CLASS:
             return Condition(labels=self._label(label))
         return Condition()
 
-    def negative(self, negative_prompt: str = "", condition: Condition | None = None) -> Condition:
+    def negative(
+        self, negative_prompt: str = "", condition: Condition | None = None, *, clean_caption: bool = False
+    ) -> Condition:
         """One row to guide away from: the encoded negative prompt, the null class, or nothing.
 
-        `condition` is the row to guide towards. Checkpoints whose negative prompt has the length of the prompt, as
-        the published text-to-video models, need it: ValueError without.
+        `condition` is the row to guide towards. Checkpoints whose negative prompt has the length of the prompt, such
+        as the published text-to-video models, need it: ValueError without.
         """
         if self.config.conditioning is Conditioning.TEXT:
-            return self._negative_text(negative_prompt, condition)
+            return self._padded(self._negative_text(negative_prompt, condition, clean_caption))
         if self.config.conditioning is Conditioning.CLASS:
             return Condition(labels=torch.tensor([self.config.num_classes]))
         return Condition()
 
-    def _negative_text(self, negative_prompt: str, condition: Condition | None) -> Condition:
+    def _positive_text(self, prompt: str, clean_caption: bool) -> Condition:
+        if not self.settings.mask_feature:
+            return self._encode_with_padding(prompt, clean_caption)
+        return self._text_encoder().encode([prompt], clean_caption=clean_caption)
+
+    def _negative_text(self, negative_prompt: str, condition: Condition | None, clean_caption: bool) -> Condition:
+        if not self.settings.mask_feature:
+            return self._encode_with_padding(negative_prompt, clean_caption)
         if not self.settings.cut_negative_to_prompt:
-            return self._text_encoder().encode([negative_prompt])
+            return self._text_encoder().encode([negative_prompt], clean_caption=clean_caption)
         if condition is None or condition.text is None:
             raise ValueError(
                 "this checkpoint's negative prompt has the length of the prompt: give the prompt's condition"
             )
-        return self._text_encoder().encode_cut(negative_prompt, condition.text.shape[1])
+        num_tokens = int(condition.mask().sum())
+        return self._text_encoder().encode_cut(negative_prompt, num_tokens, clean_caption=clean_caption)
+
+    def _encode_with_padding(self, prompt: str, clean_caption: bool) -> Condition:
+        text_encoder = self._text_encoder()
+        return text_encoder.encode_cut(prompt, text_encoder.max_tokens, clean_caption=clean_caption)
+
+    def _padded(self, condition: Condition) -> Condition:
+        return condition.padded(self.settings.max_tokens or 0) if self.fast else condition
 
     def _label(self, label: int | None) -> Tensor:
         num_classes = self.config.num_classes or 0
@@ -94,21 +121,29 @@ class Checkpoint:
         return self.text_encoder
 
 
-def load_checkpoint(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Checkpoint:
+def load_checkpoint(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, *, fast: bool = False
+) -> Checkpoint:
     """The checkpoint in `folder`, its weights in `dtype` on `device`, whatever they are stored in.
 
-    Raises ValueError for a folder that is no checkpoint, for weights that do not fit it (by name), and for a device
-    or dtype that it cannot run on.
+    With `fast` it computes on CUDA with fused operations where they run (`models.kernels.support`), and all texts have
+    one length.
+
+    Raises ValueError for a folder that is no checkpoint, for weights that do not fit it (by name), and for a device or
+    dtype that it cannot run on.
     """
     device = torch.device(device)
     _check_device(device, dtype)
     settings = read_config(folder)
-    vae = VideoDecoder.load(find_vae(folder), settings.scaling_factor, device, dtype)
+    vae = load_video_decoder(folder / VAE, settings.scaling_factor, device, dtype, floor_pixels=settings.floor_pixels)
     text_encoder = None
     if settings.max_tokens is not None:
-        text_encoder = TextEncoder.load(folder / TEXT_ENCODER, folder / TOKENIZER, settings.max_tokens, device, dtype)
+        text_encoder = load_text_encoder(folder / TEXT_ENCODER, folder / TOKENIZER, settings.max_tokens, device, dtype)
     check_parts(settings.transformer, vae, text_encoder)
-    return Checkpoint(settings, load_transformer(folder, settings.transformer, device, dtype), vae, text_encoder)
+    transformer = load_transformer(folder, settings.transformer, device, dtype)
+    if fast and find_obstacle(device, dtype) is None:
+        fuse(transformer, vae)
+    return Checkpoint(settings, transformer, vae, text_encoder, fast=fast and device.type == "cuda")
 
 
 def load_transformer(folder: Path, config: TransformerConfig, device: torch.device, dtype: torch.dtype) -> Transformer:
@@ -117,7 +152,8 @@ def load_transformer(folder: Path, config: TransformerConfig, device: torch.devi
     if not path.is_file():
         raise ValueError(f"{folder} has no {WEIGHTS}")
     transformer = empty_transformer(config)
-    state = load_file(path)
+    with reading(path):
+        state = load_file(path)
     check_shapes(str(path), {name: tensor.shape for name, tensor in state.items()}, transformer)
     narrowed = {name: tensor.to(device, dtype) for name, tensor in state.items()}
     transformer.load_state_dict(narrowed, assign=True)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from models.checkpoint.directory import TEXT_ENCODER, TOKENIZER, VAE, WEIGHTS, CheckpointConfig, write_config
 from models.checkpoint.load import check_parts
+from models.checkpoint.text_encoder import save_text_encoder
+from models.checkpoint.vae import save_video_decoder
 from models.text import TextEncoder
 from models.vae import VideoDecoder
 
@@ -32,9 +34,9 @@ def save_checkpoint(
     check_parts(config.transformer, vae, text_encoder)
     write_config(folder, config)
     save_file({name: _narrowed(name, tensor, dtype) for name, tensor in weights.items()}, folder / WEIGHTS)
-    vae.save(folder / VAE, dtype)
+    save_video_decoder(vae, folder / VAE, dtype)
     if text_encoder is not None:
-        text_encoder.save(folder / TEXT_ENCODER, folder / TOKENIZER, dtype)
+        save_text_encoder(text_encoder, folder / TEXT_ENCODER, folder / TOKENIZER, dtype)
 
 
 def _narrowed(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -25,3 +25,13 @@ def guide(
     baseline = outputs[unconditional, :, :channels]
     noise = baseline + scales.view(-1, 1, 1, 1, 1) * (chosen[:, :, :channels] - baseline)
     return noise, chosen[:, :, channels:] if outputs.shape[2] > channels else None
+
+
+def guidance_difference(
+    outputs: torch.Tensor, conditional: torch.Tensor, unconditional: torch.Tensor, channels: int
+) -> torch.Tensor:
+    """(B, T, C, H, W): the conditional minus the unconditional output. Arguments as in `guide`.
+
+    A later step that computes the conditional row alone adds it, times the guidance scale minus 1.
+    """
+    return outputs[conditional, :, :channels] - outputs[unconditional, :, :channels]

@@ -1,21 +1,23 @@
-"""The samplers, each as a row of data: where it steps, what a step computes, how much noise it adds.
+"""The samplers, each as a row of data: the timesteps it visits, what a step computes, how much noise it adds.
 
-In the step functions every symbol is a row vector over the six inputs of a step (`models.sampling.table`), so a formula
-reads as in its paper and yields the coefficients themselves.
-
-| sampler       | equals |
+| sampler           | equals |
 |---|---|
-| `ddim_spaced` | DDIM (eta 0) on the spaced process that the class-conditional models are published with |
-| `ddpm_spaced` | ancestral sampling on that process, variance in the learned range |
-| `ddim`        | diffusers' `DDIMScheduler`: "leading" spacing, offset 0, eta 0, final alpha 1; for the text family |
-| `ddpm`        | diffusers' `DDPMScheduler`: "leading" spacing, variance `fixed_small` |
-| `euler`       | diffusers' `EulerDiscreteScheduler`: "linspace" spacing, linear interpolation |
-| `dpmpp_2m`    | diffusers' `DPMSolverMultistepScheduler`: DPM-Solver++, order 2, midpoint, "linspace" spacing |
-| `unipc`       | diffusers' `UniPCMultistepScheduler`: order 2, bh2, data prediction, "linspace" spacing |
+| `ddim_spaced`     | DDIM (eta 0) on the spaced process that the class-conditional models are published with |
+| `ddpm_spaced`     | ancestral sampling on that process, variance in the learned range |
+| `ddim`            | diffusers' `DDIMScheduler`: "leading" spacing, eta 0; for the text family |
+| `ddpm`            | diffusers' `DDPMScheduler`: "leading" spacing, variance `fixed_small` |
+| `euler`           | diffusers' `EulerDiscreteScheduler`: "linspace" spacing, linear interpolation |
+| `euler_ancestral` | diffusers' `EulerAncestralDiscreteScheduler`: "linspace" spacing |
+| `dpmpp_2m`        | diffusers' `DPMSolverMultistepScheduler`: DPM-Solver++, order 2, midpoint, "linspace" spacing |
+| `deis`            | diffusers' `DEISMultistepScheduler`: order 2, log-rho, "linspace" spacing |
+| `unipc`           | diffusers' `UniPCMultistepScheduler`: order 2, bh2, data prediction, "linspace" spacing |
 
-All of them with epsilon prediction and linear betas, no clipping or thresholding of the predicted clean latent, and a
-final noise level of zero. A single step of `euler` or of a "leading" or spaced sampler visits timestep 0 alone, as its
-original does; few-step requests want `dpmpp_2m` or `unipc`.
+Spacing and variance are defaults: a checkpoint's schedule may name others. No sampler clips or thresholds the predicted
+clean latent, which is not linear. All but `deis` end without noise. A single step of `euler`, or of "leading" or spaced
+timesteps, visits timestep 0 alone, as in the original; with few steps, use `dpmpp_2m` or `unipc`.
+
+`PNDM`, `Heun` and `KDPM2Ancestral` of the published text sampling are left out: they run the model more than once a
+step, while cost, progress and time estimates count one pass a step.
 """
 
 from collections.abc import Callable
@@ -25,165 +27,118 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from models.sampling.schedule import Floats, NoiseLevels, NoiseSchedule, noise_levels
-from models.sampling.spacing import evenly_spread, leading, linspace, linspace_above_zero
-from models.sampling.table import (
-    CORRECTED,
-    EARLIER,
-    FRESH_NOISE,
-    LATENT,
-    NUM_INPUTS,
-    NUM_STATES,
-    PREDICTED_NOISE,
-    PREDICTION,
-    SamplerTable,
+from models.sampling import steps
+from models.sampling.schedule import (
+    Floats,
+    NoiseLevels,
+    NoiseSchedule,
+    PredictionType,
+    Spacing,
+    VarianceType,
+    noise_levels,
 )
-
-_INPUTS: Floats = np.eye(NUM_INPUTS)
-
-
-def _clean_prediction(levels: NoiseLevels, i: int) -> Floats:
-    clean: Floats = (_INPUTS[LATENT] - levels.sigmas[i] * _INPUTS[PREDICTED_NOISE]) / levels.alphas[i]
-    return clean
-
-
-def _step(latent: Floats, prediction: Floats, corrected: Floats | None = None) -> Floats:
-    """The (4, 6) matrix of one step; predictions move up by one place."""
-    rows = np.zeros((NUM_STATES, NUM_INPUTS))
-    rows[LATENT] = latent
-    rows[PREDICTION] = prediction
-    rows[EARLIER] = _INPUTS[PREDICTION]
-    if corrected is not None:
-        rows[CORRECTED] = corrected
-    return rows
-
-
-def _ddim(levels: NoiseLevels, i: int) -> Floats:
-    """Song et al. 2021 (DDIM), equation 12 with eta 0.
-
-    Euler's method on the probability-flow ODE in the variable latent / alpha (Karras et al. 2022) is the same step.
-    """
-    clean = _clean_prediction(levels, i)
-    return _step(levels.alphas[i + 1] * clean + levels.sigmas[i + 1] * _INPUTS[PREDICTED_NOISE], clean)
-
-
-def _ddpm(levels: NoiseLevels, i: int) -> Floats:
-    """Ho et al. 2020 (DDPM), equation 7, between any two levels; the last step adds no noise."""
-    clean = _clean_prediction(levels, i)
-    alpha, alpha_next = levels.alphas[i : i + 2]
-    variance, variance_next = levels.sigmas[i : i + 2] ** 2
-    kept = (alpha / alpha_next) ** 2
-    mean = alpha_next * (1 - kept) / variance * clean + np.sqrt(kept) * variance_next / variance * _INPUTS[LATENT]
-    return _step(mean + (variance_next > 0) * _INPUTS[FRESH_NOISE], clean)
-
-
-def _dpmpp_2m(levels: NoiseLevels, i: int) -> Floats:
-    """Lu et al. 2022 (DPM-Solver++), algorithm 2; first order at both ends."""
-    clean = _clean_prediction(levels, i)
-    mixed = clean
-    if 0 < i < len(levels.sigmas) - 2:
-        before, now, after = levels.log_snrs[i - 1 : i + 2]
-        mixed = clean + 0.5 * (after - now) / (now - before) * (clean - _INPUTS[PREDICTION])
-    return _step(_exponential_step(levels, i, _INPUTS[LATENT], mixed), clean)
-
-
-def _unipc(levels: NoiseLevels, i: int) -> Floats:
-    """Zhao et al. 2023 (UniPC), data prediction, B(h) = e^h - 1: correct this latent, then predict the next.
-
-    The corrector redoes the step into this level, now that the prediction at this level is known.
-    """
-    clean = _clean_prediction(levels, i)
-    corrected = _INPUTS[LATENT] if i == 0 else _unipc_corrected(levels, i, clean)
-    mixed = clean
-    if 0 < i < len(levels.sigmas) - 2:
-        before, now, after = levels.log_snrs[i - 1 : i + 2]
-        mixed = clean + 0.5 * (after - now) / (before - now) * (_INPUTS[PREDICTION] - clean)
-    return _step(_exponential_step(levels, i, corrected, mixed), clean, corrected)
-
-
-def _unipc_corrected(levels: NoiseLevels, i: int, clean: Floats) -> Floats:
-    """UniC of the order that the last predictor had: 1 after the first step, else 2 (equation 5 and appendix)."""
-    last, earlier = _INPUTS[PREDICTION], _INPUTS[EARLIER]
-    if i == 1:
-        mixed = last + 0.5 * (clean - last)
-        return _exponential_step(levels, i - 1, _INPUTS[CORRECTED], mixed)
-    before, start, end = levels.log_snrs[i - 2 : i + 1]
-    h = end - start
-    ratio = (before - start) / h
-    # b_k = k! h phi_{k+1}(h) / B(h) at -h, as data prediction integrates e^-h; rho solves [[1, 1], [ratio, 1]] rho = b.
-    phi_1 = np.expm1(-h)
-    phi_2 = phi_1 / -h - 1
-    phi_3 = phi_2 / -h - 0.5
-    b_1, b_2 = phi_2 / phi_1, 2 * phi_3 / phi_1
-    rho_earlier = (b_1 - b_2) / (1 - ratio)
-    rho_now = b_1 - rho_earlier
-    mixed = last + rho_earlier / ratio * (earlier - last) + rho_now * (clean - last)
-    return _exponential_step(levels, i - 1, _INPUTS[CORRECTED], mixed)
-
-
-def _exponential_step(levels: NoiseLevels, i: int, latent: Floats, clean: Floats) -> Floats:
-    """From level i to i + 1, exact were the clean prediction constant on the way (DPM-Solver++, equation 9)."""
-    h = levels.log_snrs[i + 1] - levels.log_snrs[i]
-    after: Floats = levels.sigmas[i + 1] / levels.sigmas[i] * latent - levels.alphas[i + 1] * np.expm1(-h) * clean
-    return after
-
-
-def _posterior_log_variances(levels: NoiseLevels) -> Floats:
-    """(n, 2): the smaller bound on the reverse variance twice, so the model's variance channels change nothing."""
-    return np.repeat(_learned_log_variances(levels)[:, :1], 2, axis=1)
-
-
-def _learned_log_variances(levels: NoiseLevels) -> Floats:
-    """(n, 2): both bounds on the reverse variance (Nichol & Dhariwal 2021, equation 15); 0 where no noise is added."""
-    variances = levels.sigmas**2
-    betas = 1 - (levels.alphas[:-1] / levels.alphas[1:]) ** 2
-    posterior = variances[1:] / variances[:-1] * betas
-    return np.log(np.where(posterior[:, None] > 0, np.stack([posterior, betas], axis=1), 1.0))
+from models.sampling.spacing import FRACTIONAL, MULTISTEP, WHOLE, Timesteps, evenly_spread
+from models.sampling.table import FRESH_NOISE, LATENT, SamplerTable
 
 
 @dataclass(frozen=True)
 class _Sampler:
-    spacing: Callable[[int, int], Floats]
-    step: Callable[[NoiseLevels, int], Floats]
-    log_variances: Callable[[NoiseLevels], Floats] | None = None
-    scales_start: bool = False  # starts from sigma * noise, not from noise
+    """Attributes:
+    timesteps: the timesteps of each spacing.
+    default_spacing: used where the schedule names none.
+    step: the matrix (4, 6) of step i.
+    default_variance: of ancestral samplers; None where a step scales its noise itself or adds none.
+    is_strided: each step leads down by a fixed number of timesteps, whichever the next one is.
+    scales_start: with "linspace" and "trailing" spacing, starts from sigma * noise and not from noise.
+    ends_clean: the last step leads to the clean latent; otherwise to the level of timestep 0.
+    smallest_alpha: what diffusers puts in place of an alpha of 0.
+    """
 
+    timesteps: dict[Spacing, Timesteps]
+    default_spacing: Spacing
+    step: Callable[[NoiseLevels, int], Floats]
+    default_variance: VarianceType | None = None
+    is_strided: bool = False
+    scales_start: bool = False
+    ends_clean: bool = True
+    smallest_alpha: float = 2**-12
+
+
+_SPACED: dict[Spacing, Timesteps] = dict.fromkeys(Spacing, evenly_spread)
+_LEADING, _LINSPACE = Spacing.LEADING, Spacing.LINSPACE
 
 _SAMPLERS = {
-    "ddim_spaced": _Sampler(evenly_spread, _ddim),
-    "ddpm_spaced": _Sampler(evenly_spread, _ddpm, _learned_log_variances),
-    "ddim": _Sampler(leading, _ddim),
-    "ddpm": _Sampler(leading, _ddpm, _posterior_log_variances),
-    "euler": _Sampler(linspace, _ddim, scales_start=True),
-    "dpmpp_2m": _Sampler(linspace_above_zero, _dpmpp_2m),
-    "unipc": _Sampler(linspace_above_zero, _unipc),
+    "ddim_spaced": _Sampler(_SPACED, _LEADING, steps.ddim, smallest_alpha=0),
+    "ddpm_spaced": _Sampler(_SPACED, _LEADING, steps.ddpm, VarianceType.LEARNED, smallest_alpha=0),
+    "ddim": _Sampler(WHOLE, _LEADING, steps.ddim, is_strided=True, smallest_alpha=0),
+    "ddpm": _Sampler(WHOLE, _LEADING, steps.ddpm, VarianceType.SMALL, smallest_alpha=0),
+    "euler": _Sampler(FRACTIONAL, _LINSPACE, steps.ddim, scales_start=True),
+    "euler_ancestral": _Sampler(FRACTIONAL, _LINSPACE, steps.euler_ancestral, scales_start=True),
+    "dpmpp_2m": _Sampler(MULTISTEP, _LINSPACE, steps.dpmpp_2m),
+    "deis": _Sampler(MULTISTEP, _LINSPACE, steps.deis, ends_clean=False),
+    "unipc": _Sampler(MULTISTEP, _LINSPACE, steps.unipc),
 }
 SAMPLERS: tuple[str, ...] = tuple(_SAMPLERS)
 
 
 @lru_cache(maxsize=256)
-def build_table(sampler: str, num_steps: int, schedule: NoiseSchedule) -> SamplerTable:
+def build_table(sampler: str, num_steps: int, schedule: NoiseSchedule, first_step: int = 0) -> SamplerTable:
     """The table of `sampler` (one of `SAMPLERS`) with `num_steps` steps, computed in float64 and kept in float32.
 
-    Raises ValueError for an unknown sampler, and for steps below 1 or above the schedule's trained timesteps.
+    With `first_step` the table begins there and has fewer steps; a multistep sampler then begins anew, at first order.
+
+    Raises ValueError for an unknown sampler, for a number of steps that the schedule does not allow, and for a first
+    step that is none of them.
     """
     if sampler not in _SAMPLERS:
         raise ValueError(f"got the sampler {sampler!r}: known are {', '.join(SAMPLERS)}")
     if not 1 <= num_steps <= schedule.num_train_timesteps:
         raise ValueError(f"got {num_steps} inference steps: allowed are 1 to {schedule.num_train_timesteps}")
+    if not 0 <= first_step < num_steps:
+        raise ValueError(f"got the first step {first_step}: with {num_steps} steps, allowed are 0 to {num_steps - 1}")
     parts = _SAMPLERS[sampler]
-    timesteps = parts.spacing(num_steps, schedule.num_train_timesteps)
-    levels = noise_levels(schedule, timesteps)
-    weights = np.stack([parts.step(levels, i) for i in range(num_steps)])
-    log_variances = parts.log_variances(levels) if parts.log_variances else np.zeros((num_steps, 2))
+    spacing = schedule.timestep_spacing or parts.default_spacing
+    timesteps = parts.timesteps[spacing](num_steps, schedule.num_train_timesteps, schedule.steps_offset)
+    _check_timesteps(sampler, timesteps, schedule)
+    timesteps = timesteps[first_step:]
+    levels = noise_levels(
+        schedule,
+        timesteps,
+        stride=schedule.num_train_timesteps // num_steps if parts.is_strided else None,
+        ends_clean=parts.ends_clean and (schedule.set_alpha_to_one or not parts.is_strided),
+        smallest_alpha=parts.smallest_alpha,
+    )
+    _check_levels(sampler, levels)
+    weights = np.stack([parts.step(levels, i) for i in range(len(timesteps))])
+    variance_type = parts.default_variance and (schedule.variance_type or parts.default_variance)
+    log_variances = steps.log_variances(levels, variance_type) if variance_type else np.zeros((len(timesteps), 2))
     return SamplerTable(
         sampler=sampler,
         timesteps=_float32(timesteps),
         weights=_float32(weights),
         log_variances=_float32(log_variances),
         draws_noise=tuple(bool(drawn) for drawn in weights[:, LATENT, FRESH_NOISE] != 0),
-        start_scale=float(levels.sigmas[0]) if parts.scales_start else 1.0,
+        start_scale=float(levels.sigmas[0]) if parts.scales_start and spacing is not _LEADING else 1.0,
+        start_levels=(float(levels.alphas[0]), float(levels.sigmas[0])),
     )
+
+
+def _check_timesteps(sampler: str, timesteps: Floats, schedule: NoiseSchedule) -> None:
+    last = schedule.num_train_timesteps - 1
+    if timesteps[0] > last or (np.diff(timesteps) >= 0).any():
+        offset = f" and steps_offset {schedule.steps_offset}" if schedule.steps_offset else ""
+        raise ValueError(
+            f"got {len(timesteps)} inference steps: with {schedule.timestep_spacing} spacing{offset}, {sampler} cannot "
+            f"spread them over the {schedule.num_train_timesteps} trained timesteps; use fewer"
+        )
+
+
+def _check_levels(sampler: str, levels: NoiseLevels) -> None:
+    if levels.prediction_type is PredictionType.NOISE and levels.alphas[0] == 0:
+        raise ValueError(
+            f"{sampler} starts at a timestep of pure noise (rescale_betas_zero_snr), where a noise prediction says "
+            "nothing of the video: use leading spacing or another sampler"
+        )
 
 
 def _float32(values: Floats) -> torch.Tensor:

@@ -38,31 +38,35 @@ def gather(tables: Sequence[SamplerTable], steps: Sequence[int]) -> StepCoeffici
     )
 
 
-def start_state(table: SamplerTable, noise: torch.Tensor) -> torch.Tensor:
-    """(B, T, C, H, W) start noise -> (B, 4, T, C, H, W), a state with nothing remembered yet."""
+def start_state(table: SamplerTable, noise: torch.Tensor, source: torch.Tensor | None = None) -> torch.Tensor:
+    """(B, T, C, H, W) start noise -> (B, 4, T, C, H, W), a state with nothing remembered yet.
+
+    With clean latents `source`, of the same shape, it starts from those, at the noise level of the first step.
+    """
     state = noise.new_zeros((noise.shape[0], NUM_STATES, *noise.shape[1:]))
-    state[:, LATENT] = noise * table.start_scale
+    alpha, sigma = table.start_levels
+    state[:, LATENT] = noise * table.start_scale if source is None else alpha * source + sigma * noise
     return state
 
 
 def update(
     state: torch.Tensor,
-    predicted_noise: torch.Tensor,
+    model_output: torch.Tensor,
     variance: torch.Tensor | None,
     fresh_noise: torch.Tensor,
     coefficients: StepCoefficients,
 ) -> torch.Tensor:
     """The next state (B, 4, T, C, H, W).
 
-    `predicted_noise`, `variance` and `fresh_noise` are (B, T, C, H, W) float32; the first two are the halves of the
-    model's guided output, `variance` None for a model that does not learn it. In rows that draw no noise at this step
-    (`SamplerTable.draws_noise`) any finite `fresh_noise` will do, as its weight is zero.
+    `model_output`, `variance` and `fresh_noise` are (B, T, C, H, W) float32. The first two are the halves of the guided
+    output; `variance` is None for a model that does not learn it. Rows that draw no noise at this step
+    (`SamplerTable.draws_noise`) take any finite `fresh_noise`: its weight is zero.
     """
     scaled_noise = fresh_noise * _noise_scale(variance, coefficients.log_variances)
-    inputs = (*state.unbind(1), predicted_noise, scaled_noise)
+    inputs = (*state.unbind(1), model_output, scaled_noise)
     weights = coefficients.weights[..., None, None, None, None].unbind(2)
     # Products and sums one by one, not a matrix product: its kernels round differently for different batch sizes, and
-    # a request must get the same video whoever shares its batch.
+    # a request must give the same video in every batch.
     result = weights[0] * inputs[0][:, None]
     for weight, tensor in zip(weights[1:], inputs[1:], strict=True):
         result = result + weight * tensor[:, None]

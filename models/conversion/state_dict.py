@@ -1,8 +1,8 @@
 """Published state dicts -> ours: key maps as data.
 
-Ours differ from the published ones in three ways, all of them settled here, once: maps that share an input are stored
-as one (adaLN of all blocks, q k v), token mixing U is stored effective (after its softmax or normalisation) and
-transposed, and the bias of a matrix linear is stored as the full matrix.
+Ours differ from the published ones in three ways, all applied here: maps that share an input are stored as one (adaLN
+of all blocks, q k v); token mixing U is stored transposed, after its softmax or normalisation; the bias of a matrix
+linear is stored as the full matrix.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from models.config import Conditioning, Fuse, Temporal
+from models.checkpoint.keys import check_finite, list_problems
+from models.config import Conditioning, Fuse, Layout, Temporal, TransformerConfig
 from models.registry import BiasKind, PublishedModel, TokenMixing
 from models.transformer import Transformer, position_tables
 
 Combine = Callable[[list[Tensor]], Tensor]
 EPS = 1e-6
+# Parts of FrameDiT-H's text attention that `disable_matrix_attention` leaves unused.
+_BESIDE_LOCAL = ("matrix_attention.", "norm_", "output_linear.", "content_gate.", "alpha", "gamma_")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor of ours, and the published ones it is made of."""
+    """One tensor of ours, and the published tensors that `combine` makes it of."""
 
     ours: str
     sources: list[str]
@@ -31,16 +34,16 @@ class Row:
 
 
 def convert_state_dict(state: dict[str, Tensor], model: PublishedModel) -> dict[str, Tensor]:
-    """The published `state` of `model` under our names and layout, in float32.
+    """Convert the published `state` of `model` to our names and layout, in float32.
 
-    Raises ValueError that names every missing, unexpected and mis-shaped key.
+    Raises ValueError, which names missing, unexpected and mis-shaped keys, and weights with NaN or infinity.
     """
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in Transformer(model.config).state_dict().items()}
-    rows = list(_rows(model))
+    rows = list(key_rows(model))
     sources = {source for row in rows for source in row.sources}
     problems = [f"missing: {name}" for name in sorted(sources - set(state))]
-    problems += [f"unexpected: {name}" for name in sorted(set(state) - sources - _unused(model))]
+    problems += [f"unexpected: {name}" for name in sorted(set(state) - sources) if not _is_unused(model, name)]
     converted = {}
     for row in rows:
         parts = [state[name].float() for name in row.sources if name in state]
@@ -52,7 +55,8 @@ def convert_state_dict(state: dict[str, Tensor], model: PublishedModel) -> dict[
             else:
                 converted[row.ours] = tensor
     if problems:
-        raise ValueError("this state dict does not fit the model:\n  " + "\n  ".join(problems))
+        raise ValueError(f"the state dict does not fit the model:{list_problems(problems)}")
+    check_finite("the transformer", converted)
     if model.config.conditioning is Conditioning.TEXT:  # sin-cos tables, which the text family does not store
         converted |= position_tables(model.config)
     assert converted.keys() == expected.keys(), "the key map must cover the model"
@@ -67,7 +71,8 @@ def _combine(row: Row, parts: list[Tensor], shape: torch.Size) -> Tensor | None:
     return tensor.contiguous() if tensor.shape == shape else None
 
 
-def _rows(model: PublishedModel) -> Iterator[Row]:
+def key_rows(model: PublishedModel) -> Iterator[Row]:
+    """The key map of a model: a row for each tensor of ours."""
     yield from _text_rows(model) if model.config.conditioning is Conditioning.TEXT else _class_rows(model)
 
 
@@ -132,7 +137,7 @@ def _text_rows(model: PublishedModel) -> Iterator[Row]:
     yield from _linear("text_projection.expand", "caption_projection.linear_1")
     yield from _linear("text_projection.contract", "caption_projection.linear_2")
     yield from _linear("modulation.linear", "adaln_single.linear")
-    theirs = [_text_block(i) for i in range(config.depth)]
+    theirs = [_text_block(config, i) for i in range(config.depth)]
     yield Row("modulation.tables", [f"{name}.scale_shift_table" for name in theirs], torch.stack)
     yield Row("modulation.output_table", ["scale_shift_table"])
     for i, name in enumerate(theirs):
@@ -142,17 +147,22 @@ def _text_rows(model: PublishedModel) -> Iterator[Row]:
     yield from _linear("output", "proj_out")
 
 
-def _text_block(index: int) -> str:
-    """Spatial and temporal blocks lie in two lists."""
-    return f"{'temporal_' if index % 2 else ''}transformer_blocks.{index // 2}"
+def _text_block(config: TransformerConfig, index: int) -> str:
+    """Published name of a block: spatial and temporal blocks are in two lists."""
+    return f"{'temporal_' if config.is_temporal(index) else ''}transformer_blocks.{_list_index(config, index)}"
+
+
+def _list_index(config: TransformerConfig, index: int) -> int:
+    return index if config.layout is Layout.SPATIAL else index // 2
 
 
 def _text_attention_rows(model: PublishedModel, index: int) -> Iterator[Row]:
-    ours, theirs, bias = f"blocks.{index}.attention", f"{_text_block(index)}.attn1", model.attention_bias
+    block = _text_block(model.config, index)
+    ours, theirs, bias = f"blocks.{index}.attention", f"{block}.attn1", model.attention_bias
     temporal = model.config.temporal
     if not model.config.is_temporal(index):
         yield from _to_qkv_rows(ours, theirs, bias)
-        cross, theirs = f"blocks.{index}.cross", f"{_text_block(index)}.attn2"
+        cross, theirs = f"blocks.{index}.cross", f"{block}.attn2"
         yield from _projection_rows(f"{cross}.q", [f"{theirs}.to_q"], bias)
         yield from _projection_rows(f"{cross}.kv", [f"{theirs}.to_k", f"{theirs}.to_v"], bias)
         yield from _linear(f"{cross}.out", f"{theirs}.to_out.0")
@@ -210,7 +220,9 @@ def _mixing_row(model: PublishedModel, ours: str, linears: list[str], join: Comb
     """Effective Uᵀ of each linear."""
     kind = model.mixing
     is_class = model.config.conditioning is not Conditioning.TEXT
-    extra = {TokenMixing.SOFTMAX: ["u_temperature"], TokenMixing.SPARSE: [] if is_class else ["u_mask"]}.get(kind, [])
+    # FrameDiT-H of the class family has sparse mixing without a mask: its U is used as it is.
+    has_mask = not (is_class and model.hybrid_names)
+    extra = {TokenMixing.SOFTMAX: ["u_temperature"], TokenMixing.SPARSE: ["u_mask"] if has_mask else []}.get(kind, [])
 
     def effective(parts: list[Tensor]) -> Tensor:
         u, rest = parts[0], parts[1:]
@@ -255,11 +267,16 @@ def _bias_row(model: PublishedModel, ours: str, linears: list[str], join: Combin
     return Row(ours, [f"{linear}.{name}" for linear in linears for name in names], _each(full, len(names), join))
 
 
-def _unused(model: PublishedModel) -> set[str]:
-    """Keys that a published checkpoint may hold and that change nothing: a layout's buffers kept by some versions."""
-    if model.config.conditioning is Conditioning.TEXT:
-        return {"pos_embed.pos_embed", "temp_pos_embed"}
-    return set()
+def _is_unused(model: PublishedModel, key: str) -> bool:
+    """Whether a key changes nothing: position buffers, which some versions store, and blocks that are switched off."""
+    if model.config.conditioning is not Conditioning.TEXT:
+        return False
+    if key in ("pos_embed.pos_embed", "temp_pos_embed"):
+        return True
+    if model.config.layout is Layout.SPATIAL:
+        return key.startswith("temporal_transformer_blocks.")
+    uses_local_alone = model.hybrid_names and model.config.temporal is Temporal.LOCAL
+    return uses_local_alone and any(f".attn1.{part}" in key for part in _BESIDE_LOCAL)
 
 
 def _each(function: Combine, size: int, join: Combine) -> Combine:

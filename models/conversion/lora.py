@@ -1,4 +1,4 @@
-"""LoRA files (peft names) merged into the weights that they were trained on.
+"""LoRA files (peft names), read, and merged into the weights that they were trained on.
 
 A LoRA adds `alpha / rank * B A` to the weight of a linear layer or convolution (Hu et al., arXiv 2106.09685, 4.1).
 """
@@ -14,12 +14,17 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from models.checkpoint.weights import read_weights
+from models.conversion.conversion import Report
+from models.conversion.weights import read_weights
 
 # peft saves `base_model.model.<module>.lora_A.weight`; a state dict of the live model has the adapter's name,
 # `default`, before `weight`; diffusers writes `transformer.<module>...`.
 _KEY = re.compile(r"^(?:base_model\.model\.|transformer\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight$")
 _ALPHA_KEY = re.compile(r"^(?:base_model\.model\.|transformer\.)?(?P<module>.+)\.alpha$")
+# A training output with `use_lora` holds the whole model as peft wraps it, and the published settings' alpha.
+_WRAPPED = "base_model.model."
+_BASE_LAYER = ".base_layer."
+PUBLISHED_ALPHA = 32.0
 _UNSUPPORTED = ("use_dora", "fan_in_fan_out", "lora_bias")
 
 
@@ -52,6 +57,20 @@ class Scaling:
         return alpha / (rank**0.5 if self.rank_stabilized else rank)
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """What a LoRA adds to the weight of one module: `factor up down`.
+
+    Attributes:
+        down: (rank, in, ...), lora_A.
+        up: (out, rank, ...), lora_B.
+    """
+
+    down: Tensor
+    up: Tensor
+    factor: float
+
+
 def merge_lora(state: dict[str, Tensor], path: Path, alpha: float | None = None) -> list[str]:
     """Add the LoRA in `path` to the weights in `state` (published names), in place.
 
@@ -64,20 +83,63 @@ def merge_lora(state: dict[str, Tensor], path: Path, alpha: float | None = None)
         The names of the changed weights.
 
     Raises:
-        ValueError: for a key that is no LoRA's, a module that `state` has not, or shapes that do not fit, by name.
+        ValueError: for a key that is not of a LoRA, a module that `state` lacks, or shapes that do not fit, by name.
     """
     file = _adapter_file(path)
-    pairs, alphas = _read_pairs(read_weights(file))
-    if unknown := sorted(module for module in pairs if f"{module}.weight" not in state):
-        raise ValueError(f"the LoRA {file} changes modules that the transformer has not: {', '.join(unknown)}")
     scaling = _read_scaling(file)
     if scaling.alpha is None:
         scaling = replace(scaling, alpha=alpha)
-    for module, (down, up) in pairs.items():
+    return _merge(state, parse_lora(read_weights(file), scaling), str(file))
+
+
+def merge_trained_lora(state: dict[str, Tensor], alpha: float | None, report: Report) -> list[str]:
+    """Merge the LoRA within the state dict of a training output with `use_lora`, in place.
+
+    Args:
+        state: of the live model, with peft's prefix on every key; any other state dict is left as it is.
+        alpha: of training; by default the published training's.
+        report: is called with the alpha.
+
+    Returns:
+        The names of the changed weights.
+
+    Raises:
+        ValueError: for a LoRA that does not fit its weight, by name.
+    """
+    wrapped = {key: tensor for key, tensor in state.items() if key.startswith(_WRAPPED)}
+    if not wrapped:
+        return []
+    for key in wrapped:
+        del state[key]
+    lora = {key: tensor for key, tensor in wrapped.items() if _KEY.match(key)}
+    for key in wrapped.keys() - lora.keys():
+        state[key.removeprefix(_WRAPPED).replace(_BASE_LAYER, ".")] = wrapped[key]
+    if not lora:
+        return []
+    scaling = Scaling(PUBLISHED_ALPHA if alpha is None else alpha)
+    report(f"merging the LoRA of the training output, alpha {scaling.alpha:g}")
+    return _merge(state, parse_lora(lora, scaling), "of the training output")
+
+
+def parse_lora(tensors: dict[str, Tensor], scaling: Scaling) -> dict[str, LowRank]:
+    """What the LoRA in `tensors` (peft names) adds, by module.
+
+    Raises ValueError, by name, for a key that is not of a LoRA, for half of a pair, and for an alpha that is not known.
+    """
+    sides, alphas = _read_sides(tensors)
+    return {
+        module: LowRank(down, sides["B"][module], scaling.factor(module, down.shape[0], alphas.get(module)))
+        for module, down in sides["A"].items()
+    }
+
+
+def _merge(state: dict[str, Tensor], lora: dict[str, LowRank], source: str) -> list[str]:
+    if unknown := sorted(module for module in lora if f"{module}.weight" not in state):
+        raise ValueError(f"the LoRA {source} changes modules that the transformer does not have: {', '.join(unknown)}")
+    for module, change in lora.items():
         key = f"{module}.weight"
-        factor = scaling.factor(module, down.shape[0], alphas.get(module))
-        state[key] = _merged(key, state[key], down, up, factor)
-    return sorted(f"{module}.weight" for module in pairs)
+        state[key] = _merged(key, state[key], change.down, change.up, change.factor)
+    return sorted(f"{module}.weight" for module in lora)
 
 
 def _merged(key: str, weight: Tensor, down: Tensor, up: Tensor, factor: float) -> Tensor:
@@ -94,7 +156,8 @@ def _merged(key: str, weight: Tensor, down: Tensor, up: Tensor, factor: float) -
     return weight.float() + factor * product.reshape(weight.shape)
 
 
-def _read_pairs(tensors: dict[str, Tensor]) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
+def _read_sides(tensors: dict[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, float]]:
+    """lora_A and lora_B, as "A" and "B", by module; and the alphas that the file holds."""
     sides: dict[str, dict[str, Tensor]] = {"A": {}, "B": {}}
     alphas, unknown = {}, []
     for key, tensor in tensors.items():
@@ -108,7 +171,7 @@ def _read_pairs(tensors: dict[str, Tensor]) -> tuple[dict[str, tuple[Tensor, Ten
         raise ValueError(f"these are no LoRA keys of peft: {', '.join(sorted(unknown)) or '(the file is empty)'}")
     if halves := sorted(set(sides["A"]) ^ set(sides["B"])):
         raise ValueError(f"the LoRA has only one of lora_A and lora_B for {', '.join(halves)}")
-    return {module: (down, sides["B"][module]) for module, down in sides["A"].items()}, alphas
+    return sides, alphas
 
 
 def _adapter_file(path: Path) -> Path:

@@ -1,1 +1,1 @@
-"""What the server and the workers share: settings, records, the queue, the artifacts and the errors."""
+"""Code that server and workers share: settings, records, queues, artifacts and errors."""

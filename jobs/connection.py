@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 # Long enough for a database that fills the memory of a large machine, from a slow disk.
 _LOADING_SECONDS = 3600.0
-_TELL_EVERY_SECONDS = 30.0
-# One thread asks through them, and gains nothing from more.
+_LOG_EVERY_SECONDS = 30.0
+# One event loop uses them, and gains nothing from more.
 _ASYNC_CONNECTIONS = 8
 
 
 def connect(url: str, timeout_seconds: float = 5.0) -> Redis:
-    """A client that raises at once when Redis is away, rather than retrying out of sight.
+    """Return a client that raises at once when Redis does not answer, instead of retrying.
 
     A command is never sent twice: when an answer is lost it is not known whether the command took effect, and only the
     caller can tell whether it may be repeated. Idle connections that broke are replaced before they are used.
@@ -40,12 +40,13 @@ def connect(url: str, timeout_seconds: float = 5.0) -> Redis:
 
 
 def connect_async(url: str, timeout_seconds: float = 5.0) -> redis.asyncio.Redis:
-    """The same for an event loop. Nothing is sent before it is used; many who ask at once take turns."""
+    """Return a client for an event loop. It connects at its first use; concurrent commands wait for a connection."""
     options = {**_timeouts(timeout_seconds), "retry": AsyncRetry(NoBackoff(), 0)}
-    turns = {"max_connections": _ASYNC_CONNECTIONS, "timeout": timeout_seconds}
+    pool_options = {"max_connections": _ASYNC_CONNECTIONS, "timeout": timeout_seconds}
     if is_sentinel_url(url):
-        return follow_async(url, turns, **options)
-    pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(url, **turns, **options)
+        return follow_async(url, pool_options, **options)
+    options |= pool_options
+    pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(url, **options)
     return redis.asyncio.Redis.from_pool(pool)
 
 
@@ -58,12 +59,12 @@ def _timeouts(timeout_seconds: float) -> dict[str, Any]:
 
 
 def wait_until_loaded(redis: Redis, timeout_seconds: float = _LOADING_SECONDS) -> None:
-    """Wait for a Redis that answers and is reading its data, as after a start; what it says meanwhile is no outage.
+    """Wait while Redis loads its data after a start; its answers meanwhile are not an outage.
 
     :raises BusyLoadingError: when that takes longer.
     :raises RedisError: at once for anything else.
     """
-    give_up_at, tell_at = time.monotonic() + timeout_seconds, 0.0
+    give_up_at, log_at = time.monotonic() + timeout_seconds, 0.0
     while True:
         try:
             redis.ping()
@@ -72,20 +73,20 @@ def wait_until_loaded(redis: Redis, timeout_seconds: float = _LOADING_SECONDS) -
             now = time.monotonic()
             if now >= give_up_at:
                 raise
-            if now >= tell_at:
+            if now >= log_at:
                 logger.info("Redis is loading its data; waiting for it")
-                tell_at = now + _TELL_EVERY_SECONDS
+                log_at = now + _LOG_EVERY_SECONDS
         time.sleep(0.1)
 
 
 def server_time(redis: Redis) -> float:
-    """The time by Redis's clock, in Unix seconds: the clocks of workers and servers need not agree."""
+    """Return the time by Redis's clock, in Unix seconds: the clocks of workers and servers may differ."""
     seconds, microseconds = redis.time()
     return float(seconds + microseconds / 1e6)
 
 
 def check_certificate(error: RedisError) -> None:
-    """Does nothing about an outage, which passes; a certificate that is not accepted is a mistake, which does not.
+    """Check whether a failed connection is due to the certificate, which is a mistake that no retry repairs.
 
     :raises RedisCertificateError: when that is why Redis could not be connected to.
     """
@@ -99,7 +100,7 @@ def check_certificate(error: RedisError) -> None:
 
 
 def _check_certificate_files(url: str) -> None:
-    """At once and by name: the client would only find that it cannot connect, and that is tried again for ever."""
+    """Check the files at once: a client would report a failed connection, and callers retry that without end."""
     options = parse_sentinel_url(url).options if is_sentinel_url(url) else parse_url(url)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authorities, certificate = options.get("ssl_ca_certs"), options.get("ssl_certfile")

@@ -1,37 +1,39 @@
 """The exception tree of the server and of the workers.
 
     FrameditError
-    ├── InvalidRequestError (a ValueError)   the client can put it right: names the parameter
-    ├── AuthenticationError                  no API key, or none that is known
-    ├── PermissionDeniedError                an API key that may not do this
-    ├── KeysInUseError                       API keys are to be done without, and some are still good
-    ├── IdempotencyConflictError             one Idempotency-Key for two different requests
+    ├── InvalidRequestError (a ValueError)   the client can correct it; names the parameter
+    ├── AuthenticationError                  no API key, or an unknown one
+    ├── PermissionDeniedError                the API key does not allow this
+    ├── KeysInUseError                       API keys cannot be disabled while some are active
+    ├── RevokedKeyError                      a revoked API key gets no new secret
+    ├── IdempotencyConflictError             one Idempotency-Key with two different requests
+    ├── ModelPinnedError                     a pinned model is not unloaded
     ├── NotFoundError
     │   ├── VideoNotFoundError
-    │   └── ModelNotFoundError               lists the models there are
-    ├── VideoUnavailableError                the record is there, its file is not
-    │   ├── VideoNotReadyError               not yet
-    │   ├── VideoFailedError                 never will be
-    │   └── VideoGoneError                   no more: expired or removed
-    ├── TryLaterError                        the same request may be taken after a while: says after how many seconds
-    │   ├── RateLimitedError                 for the limits of its API key
-    │   ├── TooManyQueuedError               for what the client itself has asked for
-    │   └── OverloadedError                  for what everybody has
+    │   └── ModelNotFoundError               lists the known models
+    ├── VideoUnavailableError                the record exists, its file does not
+    │   ├── VideoNotReadyError               the video is not completed
+    │   ├── VideoFailedError                 the video has failed
+    │   └── VideoGoneError                   the file has expired or was removed
+    ├── TryLaterError                        the same request may succeed later; says after how many seconds
+    │   ├── RateLimitedError                 a limit of the API key
+    │   ├── TooManyQueuedError               too many waiting videos of the same client
+    │   ├── OverloadedError                  too many waiting videos of all clients
+    │   └── ModerationUnavailableError       prompts cannot be moderated
     ├── InvalidCardError (a ValueError)      a model card that cannot be used
-    ├── RedisCertificateError                Redis is not, or cannot be known to be, who it should
+    ├── RedisCertificateError                the certificate of Redis is not accepted
     └── ArtifactStoreError                   a file could not be stored, read or removed
-        └── ArtifactFileMissingError         it is not there
+        └── ArtifactFileMissingError         the file does not exist
 
-Below the same root, where they are raised: `worker/errors.py` and `worker/video.py` (a worker that cannot start, a
-video that cannot be made or is given up), `cli/` (a database or a process that does not start). Redis failing is
-`redis.exceptions.RedisError`; it is not wrapped.
+Further subclasses are where they are raised: in `worker/errors.py`, `worker/output/formats/` and `cli/`. A failure of
+Redis is `redis.exceptions.RedisError`, which is not wrapped.
 """
 
 from collections.abc import Iterable, Sequence
 
 
 class FrameditError(Exception):
-    """Root of everything that this project raises by name. The message is fit for a client to read."""
+    """The root of the exception tree. A message may be shown to a client."""
 
     code = "error"
 
@@ -41,7 +43,7 @@ class FrameditError(Exception):
 
 
 class InvalidRequestError(FrameditError, ValueError):
-    """A value that the client can put right. `param` is the field's name, None where it is the body as a whole."""
+    """An invalid value. `param` is the name of the field, None for the body as a whole."""
 
     def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
         super().__init__(message)
@@ -61,11 +63,25 @@ class KeysInUseError(FrameditError):
     code = "keys_in_use"
 
     def __init__(self, key_ids: Sequence[str]) -> None:
-        super().__init__(f"still good: {', '.join(key_ids)}; revoke what is to go first (`framedit keys revoke`)")
+        super().__init__(f"these keys are active: {', '.join(key_ids)}; revoke them first (`framedit keys revoke`)")
+
+
+class RevokedKeyError(FrameditError):
+    code = "revoked_key"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"{key_id} is revoked; create another key (`framedit keys create`)")
 
 
 class IdempotencyConflictError(FrameditError):
     code = "idempotency_key_reused"
+
+
+class ModelPinnedError(FrameditError):
+    code = "model_pinned"
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"the model {model_id!r} is pinned: unpin it first (`POST /v1/models/{model_id}/unpin`)")
 
 
 class NotFoundError(FrameditError):
@@ -127,6 +143,10 @@ class TooManyQueuedError(TryLaterError):
 
 class OverloadedError(TryLaterError):
     code = "overloaded"
+
+
+class ModerationUnavailableError(TryLaterError):
+    code = "moderation_unavailable"
 
 
 class InvalidCardError(FrameditError, ValueError):

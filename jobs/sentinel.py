@@ -1,4 +1,4 @@
-"""Redis behind Sentinel: the URL that names the sentinels, and clients that follow whoever is the primary.
+"""Redis behind Sentinel: URLs that name the sentinels, and clients that follow the primary.
 
 `redis+sentinel://user:password@host:26379,host:26379/name/0`, or `rediss+sentinel://` with TLS to all of them. The
 parameters of other URLs of Redis are allowed, and `sentinel_password` where the sentinels want one of their own.
@@ -34,14 +34,20 @@ class SentinelUrl:
 
 
 def parse_sentinel_url(url: str) -> SentinelUrl:
-    """:raises ValueError: for a URL that names no sentinel or no service."""
-    parts = urlsplit(url)
-    credentials, at, addresses = parts.netloc.rpartition("@")
-    service, _, database = parts.path.strip("/").partition("/")
+    """Parse a URL of Sentinel.
+
+    :raises ValueError: for a URL that names no sentinel or no service.
+    """
+    # urlsplit refuses IPv6 addresses in a list.
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    credentials, at, addresses = authority.rpartition("@")
+    service, _, database = path.strip("/").partition("/")
     if not addresses or not service:
         raise ValueError("a URL of Sentinel is redis+sentinel://:password@host:26379,host:26379/name/0")
-    # All but the addresses as redis-py reads it in a URL of its own.
-    options = parse_url(f"{_SCHEMES[parts.scheme]}://{credentials}{at}sentinel/{database}?{parts.query}")
+    # redis-py parses everything but the addresses.
+    options = parse_url(f"{_SCHEMES[scheme]}://{credentials}{at}sentinel/{database}?{query}")
     del options["host"]
     options["ssl"] = options.pop("connection_class", None) is not None
     sentinel_options = {name: value for name, value in options.items() if name.startswith("ssl")}
@@ -51,7 +57,7 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
 
 
 def follow(url: str, **options: Any) -> Redis:
-    """A client of the primary; `options` are for the connections to it and to the sentinels."""
+    """Return a client of the primary; `options` are for the connections to it and to the sentinels."""
     parsed = parse_sentinel_url(url)
     sentinel = redis.sentinel.Sentinel(
         parsed.sentinels, sentinel_kwargs={**parsed.sentinel_options, **options}, **parsed.options, **options
@@ -60,20 +66,20 @@ def follow(url: str, **options: Any) -> Redis:
     return client
 
 
-def follow_async(url: str, turns: Mapping[str, Any], **options: Any) -> redis.asyncio.Redis:
-    """The same for an event loop; `turns` are for its `BlockingConnectionPool`."""
+def follow_async(url: str, pool_options: Mapping[str, Any], **options: Any) -> redis.asyncio.Redis:
+    """Return a client for an event loop; `pool_options` are for its `BlockingConnectionPool`."""
     parsed = parse_sentinel_url(url)
     sentinel = redis.asyncio.sentinel.Sentinel(
         parsed.sentinels, sentinel_kwargs={**parsed.sentinel_options, **options}, **parsed.options, **options
     )
     client: redis.asyncio.Redis = sentinel.master_for(
-        parsed.service, redis_class=_AsyncFollower, connection_pool_class=_AsyncPool, **turns
+        parsed.service, redis_class=_AsyncFollower, connection_pool_class=_AsyncPool, **pool_options
     )
     return client
 
 
 class _Follower(Redis):
-    """Closes the connections to the sentinels as well, which redis-py leaves to its caller."""
+    """A client that also closes the connections to the sentinels, which redis-py leaves to its caller."""
 
     def close(self) -> None:
         super().close()
@@ -81,7 +87,7 @@ class _Follower(Redis):
 
 
 class _AsyncPool(redis.asyncio.sentinel.SentinelConnectionPool, redis.asyncio.BlockingConnectionPool):
-    """Connections to the primary, which many who ask at once take in turns."""
+    """Connections to the primary; concurrent commands wait for one."""
 
 
 class _AsyncFollower(redis.asyncio.Redis):

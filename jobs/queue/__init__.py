@@ -1,0 +1,1 @@
+"""The queue protocol: enqueue, claim, lease, release, requeue, recover; fair share, cost, ETA and admission."""

@@ -1,0 +1,1 @@
+"""The records of videos, their events and their webhooks."""

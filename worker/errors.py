@@ -1,16 +1,16 @@
-"""What can keep a worker from starting, and how the work on one video can end early."""
+"""Errors that keep a worker from starting, and errors that end the work on one video."""
 
 from jobs.errors import FrameditError
 
 
 class StartupError(FrameditError):
-    """The process cannot do its work as it is configured; the message says what to change. Starting again is no use."""
+    """The configuration is unusable; the message says what to change. A restart does not help."""
 
     code = "startup"
 
 
 class NotFiniteError(FrameditError):
-    """The model's numbers ran away for this request; they would again."""
+    """Denoising diverged for this request, and would diverge again."""
 
     code = "not_finite"
 
@@ -22,18 +22,30 @@ class NotFiniteError(FrameditError):
 
 
 class OutOfDeviceMemoryError(FrameditError):
-    """The device has no room for this request, not even alone; it had none for a while."""
+    """The device had no memory for this request for a while, even without other requests."""
 
     code = "out_of_memory"
 
 
 class ModelUnavailableError(FrameditError):
-    """A model that this worker had loaded before does not load any more."""
+    """A model that this worker loaded before no longer loads."""
 
     code = "model_unavailable"
 
 
+class AdapterUnavailableError(FrameditError):
+    """An adapter of a request is not on this worker, or cannot be used."""
+
+    code = "adapter_unavailable"
+
+    def __init__(self, name: str, model: str) -> None:
+        super().__init__(
+            f"the adapter {name!r} of {model} cannot be used: it was removed or changed after the request; "
+            "GET /v1/adapters shows those that are available"
+        )
+
+
 class NoLongerWantedError(FrameditError):
-    """The video was cancelled, deleted, or given to another worker while it was being made."""
+    """The video was cancelled, deleted, or given to another worker during the work on it."""
 
     code = "no_longer_wanted"

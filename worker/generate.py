@@ -1,49 +1,105 @@
-"""What a request asks of a model; and one request to one file, without a server."""
+"""One request to one file, without a server; and the translation of a request into a generation."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs.records import Timings, VideoRequest
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jobs.videos.record import Timings, VideoRequest
+from models.adapters.adapter import ScaledAdapter
 from models.generate import Generation, denoise
 from worker.errors import NotFiniteError
-from worker.finishing import finish
-from worker.resident import ResidentModel
+from worker.loading.model_cache import LoadedModel
+from worker.output.provenance import DEFAULT_PROVENANCE, Provenance
+from worker.output.video_files import write_video_files
+from worker.reference import encode_reference
 
 
 def make_video(
     request: VideoRequest,
-    model: ResidentModel,
+    model: LoadedModel,
     path: Path,
     on_step: Callable[[int, int], None] | None = None,
-    pictures: Path | None = None,
+    image_folder: Path | None = None,
+    reference: NDArray[np.uint8] | None = None,
+    provenance: Provenance = DEFAULT_PROVENANCE,
+    adapters: tuple[ScaledAdapter, ...] = (),
 ) -> Timings:
-    """Write the MP4 of `request` to `path`, its still pictures into `pictures`; the seconds that each stage took.
+    """Write the file of `request`, in its format, to `path`, and its images into `image_folder` if there is one.
 
-    `on_step(steps done, steps in all)` is called after each denoising step; what it raises ends the work. Raises
-    `ValueError` for what the checkpoint does not take, `NotFiniteError`, and `EncodeError`.
+    `reference` holds the frames (T, height, width, 3) of `request.reference`, and `adapters` those that it names.
+
+    `on_step(completed steps, total steps)` is called after each denoising step; what it raises ends the work.
+
+    Returns:
+        The seconds of each stage.
+
+    Raises:
+        ValueError: When the checkpoint does not support the request.
+        NotFiniteError: When denoising diverges.
+        EncodeError: When the video cannot be encoded.
     """
     started = time.perf_counter()
-    checkpoint = model.checkpoint
-    latents = denoise(checkpoint.transformer, checkpoint.schedule, to_generation(request, model), on_step)
-    if not latents.isfinite().all():
-        raise NotFiniteError(request.num_inference_steps, request.sampler, request.guidance_scale)
+    latents = make_latents(to_generation(request, model, reference, adapters), model, on_step)
     denoise_s = time.perf_counter() - started
-    decode_s, encode_s = finish(latents, checkpoint.vae, request.fps, path, pictures)
+    decode_s, encode_s = write_video_files(
+        request,
+        latents,
+        model.checkpoint.vae,
+        path,
+        image_folder,
+        reference,
+        provenance=provenance,
+        checkpoint=model.fingerprint,
+    )
     return Timings(denoise_s=denoise_s, decode_s=decode_s, encode_s=encode_s)
 
 
-def to_generation(request: VideoRequest, model: ResidentModel) -> Generation:
-    """What the model is to do; raises `ValueError` for a request that its checkpoint does not take."""
+def make_latents(
+    generation: Generation, model: LoadedModel, on_step: Callable[[int, int], None] | None = None
+) -> torch.Tensor:
+    """Denoise `generation` to latents (1, T, C, H, W), float32 on the model's device.
+
+    Raises `ValueError` for a generation that the checkpoint does not support, and `NotFiniteError`.
+    """
     checkpoint = model.checkpoint
-    guided = request.guidance_scale != 1 and model.card.conditioning != "none"
-    condition = checkpoint.condition(request.prompt, request.class_label)
+    latents = denoise(checkpoint.transformer, checkpoint.schedule, generation, on_step)
+    if not latents.isfinite().all():
+        raise NotFiniteError(generation.num_inference_steps, generation.sampler, generation.guidance_scale)
+    return latents
+
+
+def to_generation(
+    request: VideoRequest,
+    model: LoadedModel,
+    reference: NDArray[np.uint8] | None = None,
+    adapters: tuple[ScaledAdapter, ...] = (),
+) -> Generation:
+    """Translate a request for its model. `reference` holds the frames (T, height, width, 3) of `request.reference`.
+
+    `adapters` are those that the request names, loaded.
+
+    Raises `ValueError` when the checkpoint does not support the request, or the frames do not fit it.
+    """
+    checkpoint = model.checkpoint
+    known, source = encode_reference(request, reference, checkpoint.vae)
+    guided = model.card.is_guided(request.guidance_scale)
+    clean = request.clean_caption
+    condition = checkpoint.condition(request.prompt, request.class_label, clean_caption=clean)
+    negative = checkpoint.negative(request.negative_prompt or "", condition, clean_caption=clean) if guided else None
     return Generation(
         seed=request.seed,
         num_inference_steps=request.num_inference_steps,
         guidance_scale=request.guidance_scale if guided else 1.0,
         sampler=request.sampler,
-        num_frames=request.num_frames,
+        num_frames=request.generated_frames,
         condition=condition,
-        negative=checkpoint.negative(request.negative_prompt or "", condition) if guided else None,
+        negative=negative,
+        known=known,
+        source=source,
+        adapters=adapters,
+        plan=request.speed_plan,
     )

@@ -1,162 +1,221 @@
-"""The worker's loop: one denoising step after the other, and between two of them whatever else there is to be done.
+"""The loop thread: runs the engine step by step, and handles messages between two steps.
 
-It owns the engine and the models, and runs on the main thread. The desk (`worker/desk.py`) brings jobs and takes what
-becomes of them; the finisher (`worker/finishing.py`) makes files of latents.
+It owns the engine and the models.
 """
 
 import logging
-import queue
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from worker import tasks
-from worker.desk import Admit, Desk, Held, Order
-from worker.engine import Denoised, Engine, Event, Progress
-from worker.finishing import Finished, Finisher
+import torch
+from torch import Tensor
+
+from models.generate import Generation
+from worker.context import log_about
+from worker.engine.engine import Denoised, Engine, Event, Progress
+from worker.engine.snapshot_schedule import SnapshotSchedule
 from worker.generate import to_generation
-from worker.previews import Previews
-from worker.resident import ResidentModels
-from worker.resuming import Resuming
-from worker.tasks import Artifacts, Broken, Made
+from worker.loading.adapter_cache import AdapterCache
+from worker.loading.model_cache import LoadedModel, ModelCache
+from worker.loading.model_changes import ModelChanges
+from worker.messages import (
+    AddModel,
+    AdmitJob,
+    DispatcherEnded,
+    DispatcherMessage,
+    DrainStarted,
+    DropJob,
+    EvictJob,
+    FinisherMessage,
+    FinishJob,
+    Inbox,
+    JobDenoised,
+    JobFailed,
+    LoadModel,
+    LoopMessage,
+    LoopReport,
+    PinModels,
+    PreviewMade,
+    RemoveModel,
+    SnapshotTaken,
+    UnloadModel,
+)
+from worker.output.previews import Previews
 
 logger = logging.getLogger(__name__)
 
-_IDLE_SECONDS = 0.05
-# While a file is being made, whose end nothing tells but a look.
-_FINISHING_SECONDS = 0.005
-# In the mean of the seconds that finishing takes.
-_WEIGHT_OF_LAST = 0.2
+_REPORT_SECONDS = 0.05
+# Between two tries while all active requests wait for memory.
+_MEMORY_RETRY_SECONDS = 0.05
 
 
 class Loop:
+    """Receives jobs from the dispatcher, and posts progress to it and latents to the finisher."""
+
     def __init__(
         self,
-        desk: Desk,
+        inbox: Inbox[LoopMessage],
+        dispatcher: Inbox[DispatcherMessage],
+        finisher: Inbox[FinisherMessage],
         engine: Engine,
-        models: ResidentModels,
-        finisher: Finisher[Artifacts],
+        models: ModelCache,
+        changes: ModelChanges,
+        adapters: AdapterCache,
         previews: Previews,
-        resuming: Resuming,
+        snapshots: SnapshotSchedule,
+        heartbeat_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.desk = desk
+        """`heartbeat_seconds` is the longest time between two reports to the dispatcher outside of steps and loads."""
+        self._inbox = inbox
+        self._dispatcher = dispatcher
+        self._finisher = finisher
         self._engine = engine
         self._models = models
-        self._finisher = finisher
+        self._changes = changes
+        self._adapters = adapters
         self._previews = previews
-        self._resuming = resuming
-        self._denoise_seconds: dict[str, float] = {}
+        self._snapshots = snapshots
+        self._heartbeat_seconds = heartbeat_seconds
+        self._clock = clock
+        self._jobs: dict[str, AdmitJob] = {}  # the active requests
+        self._steps: dict[str, int] = {}
+        self._reported_at = float("-inf")
+        self._is_draining = False
+        self._has_ended = False
 
     def warm_up(self, max_seconds: float) -> None:
-        """Measure the models before the first job, so long for each."""
+        """Measure the models before the first job, for at most `max_seconds` each."""
         self._engine.warm_up(max_seconds)
 
     def run(self) -> None:
-        """Until the desk is done. What the engine raises (the device is gone) ends the worker: its leases end with it,
-        as after a crash."""
-        desk = threading.Thread(target=self.desk.run, name="desk", daemon=True)
-        desk.start()
+        """Run until the dispatcher ends. An error of the engine ends the loop; the leases then expire."""
+        wait_seconds = 0.0
+        while not self._has_ended:
+            messages = self._inbox.receive(wait_seconds)
+            self._report()
+            for message in messages:
+                self._handle(message)
+            self._changes.apply({job.record.request.model for job in self._jobs.values()})
+            events = self._engine.step()
+            for event in events:
+                self._publish(event)
+            wait_seconds = 0.0 if events else _MEMORY_RETRY_SECONDS if self._jobs else self._heartbeat_seconds
+
+    def _report(self) -> None:
+        now = self._clock()
+        if now - self._reported_at >= min(_REPORT_SECONDS, self._heartbeat_seconds):
+            loaded = frozenset(self._models.loaded)
+            self._dispatcher.post(LoopReport(now, self._steps.copy(), self._engine.cost_per_second(), loaded))
+            self._reported_at = now
+
+    def _handle(self, message: LoopMessage) -> None:
+        match message:
+            case AdmitJob():
+                with log_about(message.record):
+                    self._admit(message)
+            case EvictJob(request_id):
+                self._engine.evict(request_id)
+                self._finisher.post(DropJob(request_id))
+                self._forget(request_id)
+            case AddModel() | RemoveModel() | LoadModel() | UnloadModel() | PinModels():
+                self._changes.receive(message)
+            case DrainStarted():
+                self._is_draining = True
+            case DispatcherEnded():
+                self._has_ended = True
+
+    def _admit(self, job: AdmitJob) -> None:
         try:
-            events: Sequence[Event] = ()
-            while not self.desk.over.is_set():
-                self.desk.alive_at = time.monotonic()
-                for order in self._orders(wait=not events):
-                    self._obey(order)
-                events = self._engine.step()
-                for event in events:
-                    self._hear(event)
-                self._collect()
-        finally:
-            self.desk.over.set()
-            desk.join()
-            self._finisher.close()
-
-    def _orders(self, wait: bool) -> list[Order]:
-        orders: list[Order] = []
-        try:
-            orders.append(self.desk.orders.get(wait, _FINISHING_SECONDS if len(self._finisher) else _IDLE_SECONDS))
-            while True:
-                orders.append(self.desk.orders.get_nowait())
-        except queue.Empty:
-            return orders
-
-    def _obey(self, order: Order) -> None:
-        held = order.held
-        if not isinstance(order, Admit):
-            self._engine.evict(held.request_id)
-            self._finisher.drop(held.request_id)
-            self._forget(held.request_id)
-            return
-        with tasks.about(held.record):
-            try:
-                self._admit(held)
-            except Exception as error:
-                self.desk.tell(held, Broken(error))
-
-    def _admit(self, held: Held) -> None:
-        request = held.record.request
-        model = self._models[request.model]
-        generation = to_generation(request, model)
-        snapshot = None if held.kept is None else self._resuming.open(held.kept, model)
-        held.kept = None
-        if snapshot is not None:
-            try:
-                self._engine.admit(held.request_id, request.model, generation, snapshot)
-            except ValueError as error:
-                logger.warning("%s: begins anew: %s", held.record.id, error)
-            else:
-                logger.info("%s: goes on from step %d of %d", held.record.id, snapshot.step, snapshot.steps)
-                return
-        self._engine.admit(held.request_id, request.model, generation)
-
-    def _hear(self, event: Event) -> None:
-        held = self.desk.find(event.request_id)
-        if held is None:
-            return
-        model = held.record.request.model
-        if isinstance(event, Progress):
-            held.step = event.step
-            resident = self._models[model]
-            held.preview = held.preview or self._previews.take(
-                event.request_id, event.step, event.steps, resident, lambda: self._engine.preview(event.request_id)
-            )
-            if event.step < event.steps:
-                snapshot = self._resuming.take(
-                    event.request_id,
-                    resident,
-                    lambda: self._engine.snapshot(event.request_id),
-                    is_hasty=self.desk.worker.stop_signals > 0,
-                )
-                held.snapshot = snapshot or held.snapshot
-        elif isinstance(event, Denoised):
-            held.is_denoised = True
-            self._denoise_seconds[event.request_id] = event.seconds
-            self._finisher.submit(event.request_id, self._models[model], event.latents, held.record.request.fps)
+            if job.snapshot is None or not self._resume(job, job.snapshot):
+                model = self._models[job.record.request.model]
+                generation = self._to_generation(job, model)
+                group = job.record.quarantine_group
+                self._engine.admit(job.request_id, model.card.id, generation, isolation=group)
+        except Exception as error:
+            self._dispatcher.post(JobFailed(job.request_id, error))
         else:
-            self._forget(event.request_id)
-            self.desk.tell(held, Broken(event.error))
+            self._jobs[job.request_id] = job
 
-    def _collect(self) -> None:
-        for result in self._finisher.finished():
-            denoise_s = self._denoise_seconds.get(result.request_id)
-            self._forget(result.request_id)
-            held = self.desk.find(result.request_id)
-            if held is None:
-                continue
-            if isinstance(result, Finished):
-                self._learn(held.record.request.model, (result.timings.decode_s or 0) + (result.timings.encode_s or 0))
-                timings = result.timings.model_copy(update={"denoise_s": denoise_s})
-                self.desk.tell(held, Made(result.delivery, timings))
-            else:
-                self.desk.tell(held, Broken(result.error))
+    def _to_generation(self, job: AdmitJob, model: LoadedModel) -> Generation:
+        request = job.record.request
+        return to_generation(request, model, job.reference, self._adapters.load(request.adapters, model))
 
-    def _learn(self, model: str, finishing_seconds: float) -> None:
-        """A mean that forgets what is long ago."""
-        known = self.desk.finishing_seconds
-        before = known.get(model, finishing_seconds)
-        known[model] = before + _WEIGHT_OF_LAST * (finishing_seconds - before)
+    def _resume(self, job: AdmitJob, content: bytes) -> bool:
+        """Admit a job from a stored snapshot. Returns False when the snapshot is of no use."""
+        model = self._models[job.record.request.model]
+        snapshot = self._snapshots.open(content, model)
+        if snapshot is None:
+            return False
+        generation = self._to_generation(job, model)
+        try:
+            self._engine.admit(job.request_id, model.card.id, generation, snapshot, job.record.quarantine_group)
+        except ValueError as error:
+            logger.warning("%s: snapshot does not fit, starting from step 0: %s", job.record.id, error)
+            return False
+        logger.info("%s: resumed at step %d of %d", job.record.id, snapshot.step, snapshot.steps)
+        return True
+
+    def _publish(self, event: Event) -> None:
+        match event:
+            case Progress():
+                self._steps[event.request_id] = event.step
+                self._make_preview(event)
+                self._take_snapshot(event)
+            case Denoised():
+                self._finish(event)
+            case _:
+                self._forget(event.request_id)
+                self._dispatcher.post(JobFailed(event.request_id, event.error))
+
+    def _make_preview(self, progress: Progress) -> None:
+        request_id, step = progress.request_id, progress.step
+        model = self._models[self._jobs[request_id].record.request.model]
+        url = self._previews.take(request_id, step, progress.steps, model, lambda: self._engine.preview(request_id))
+        if url is not None:
+            self._dispatcher.post(PreviewMade(request_id, step, url))
+
+    def _take_snapshot(self, progress: Progress) -> None:
+        if progress.step == progress.steps:
+            return
+        request_id = progress.request_id
+        model = self._models[self._jobs[request_id].record.request.model]
+        content = self._snapshots.take(
+            request_id, model, lambda: self._engine.snapshot(request_id), is_draining=self._is_draining
+        )
+        if content is not None:
+            self._dispatcher.post(SnapshotTaken(request_id, content))
+
+    def _finish(self, event: Denoised) -> None:
+        job = self._jobs[event.request_id]
+        model = self._models[job.record.request.model]
+        ready = record_event(event.latents)
+        self._dispatcher.post(JobDenoised(event.request_id))
+        self._finisher.post(
+            FinishJob(
+                event.request_id,
+                job.record,
+                model.checkpoint.vae,
+                event.latents,
+                ready,
+                event.seconds,
+                job.reference,
+                model.fingerprint,
+            )
+        )
+        self._forget(event.request_id)
 
     def _forget(self, request_id: str) -> None:
+        self._jobs.pop(request_id, None)
+        self._steps.pop(request_id, None)
         self._previews.forget(request_id)
-        self._resuming.forget(request_id)
-        self._denoise_seconds.pop(request_id, None)
+        self._snapshots.forget(request_id)
+
+
+def record_event(latents: Tensor) -> torch.cuda.Event | None:
+    """On CUDA, an event that marks the end of the work given to the device so far."""
+    if not latents.is_cuda:
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(latents.device))
+    return event

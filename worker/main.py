@@ -1,146 +1,229 @@
-"""Starting a worker: its device, its models, its place at the queues."""
+"""Builds a worker from the settings and runs it."""
 
+import contextlib
 import logging
 import os
 import secrets
 import signal
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from jobs.artifacts import ArtifactStore
-from jobs.cards import announce, withdraw
+from jobs.cards import withdraw
 from jobs.connection import check_certificate, connect, wait_until_loaded
+from jobs.errors import ArtifactStoreError
+from jobs.queue.allow_oom import AllowOomRedis
+from jobs.queue.claim import Claims
+from jobs.queue.claimed_videos import ClaimedVideos
+from jobs.queue.recover import LostVideos, Recovery
+from jobs.queue.rq_adapter import VideoWorker
 from jobs.settings import Settings
-from jobs.store import VideoStore
-from jobs.tracing import start_tracing
-from worker.claims import Claims
-from worker.desk import Desk, DeskSettings
-from worker.device import choose_device, choose_dtype, choose_max_batch_rows
-from worker.engine import Engine, EngineSettings
+from jobs.storage.artifact_store import ArtifactStore
+from jobs.storage.store_mark import StoreMark
+from jobs.telemetry.tracing import start_tracing
+from worker.context import WorkerContext
+from worker.device import choose_device, choose_dtype, choose_max_batch_rows, describe_fast_path
+from worker.dispatch.dispatcher import Dispatcher, DispatcherSettings
+from worker.dispatch.pass_reports import PassReports
+from worker.dispatch.served_models import ServedModels
+from worker.engine.engine import Engine, EngineSettings
+from worker.engine.scheduler import Scheduler
+from worker.engine.snapshot_schedule import SnapshotSchedule
 from worker.errors import StartupError
-from worker.finishing import Finisher
+from worker.loading.adapter_cache import AdapterCache
+from worker.loading.adapter_watch import AdapterWatch
+from worker.loading.checkpoint_watch import CheckpointWatch
+from worker.loading.model_cache import ModelCache, load_model, load_models
+from worker.loading.model_changes import ModelChanges
 from worker.loop import Loop
-from worker.maintenance import Maintenance
+from worker.messages import DispatcherMessage, FinisherMessage, Inbox, LoopMessage
 from worker.metrics import Meter
-from worker.policy import Policy
-from worker.previews import Previews
-from worker.queue_worker import VideoWorker
-from worker.resident import ResidentModels, load_models
-from worker.resuming import Resuming
-from worker.tasks import Workplace
+from worker.output.artifact_upload import upload_artifacts
+from worker.output.finisher import Finisher
+from worker.output.previews import Previews
+from worker.output.provenance import DEFAULT_PROVENANCE, Provenance, provenance_of
+from worker.output.retry import Retry
+from worker.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-# For each model, at most.
-_WARM_UP_SECONDS = 3.0
+_MAX_WARM_UP_SECONDS = 3.0  # for each model
+_MAX_HEARTBEAT_SECONDS = 1.0
+_REDIS_RETRY_SECONDS = 1.0
 
 
 def run_worker(settings: Settings, burst: bool = False, name: str | None = None) -> None:
-    """Load every checkpoint, then make videos until SIGTERM or SIGINT, with `burst` until the queues are empty.
+    """Load every checkpoint, then process jobs until SIGTERM or SIGINT, with `burst` until the queues are empty.
 
-    `name` must be unlike that of any other worker, dead ones included; left out, one is drawn. Raises `StartupError`
-    for settings under which no worker can run, and `RedisCertificateError` for a Redis whose certificate is not
-    accepted.
+    Args:
+        name: Must differ from the names of all other workers, dead ones included. Default: a new name.
+
+    Raises:
+        StartupError: For settings with which no worker can run.
+        RedisCertificateError: When the certificate of the Redis server is not trusted.
     """
     if settings.redis_url is None:
-        raise StartupError("a worker needs a Redis server: redis_url is not set")
+        raise StartupError("redis_url is not set: a worker needs a Redis server, set REDIS_URL")
+    provenance = provenance_of(settings)
     redis = connect(settings.redis_url, settings.redis_timeout_seconds)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    models = load_models(settings.checkpoints, device, dtype, settings.max_model_bytes)
-    _wait_for(redis)
-    meter = Meter(redis, device, start_tracing(settings.otlp_endpoint, "framedit-worker"))
+    fast = settings.fast == "auto"
+    logger.info("fast path: %s", describe_fast_path(fast, device, dtype))
+    models = load_models(settings.checkpoints, device, dtype, settings.max_model_bytes, fast=fast)
+    _wait_for_redis(redis)
+    meter = Meter(AllowOomRedis.over(redis), device, start_tracing(settings.otlp_endpoint, "framedit-worker"))
     name = name or _new_name()
-    worker = build_worker(settings, redis, models, name, meter, burst)
-    worker.warm_up(_WARM_UP_SECONDS)
-    logger.info("ready: %s on %s", ", ".join(models), device)
+    watch = CheckpointWatch(settings.checkpoints, models.cards)
+    adapters = AdapterWatch(settings.adapters, settings.checkpoints, settings.max_adapter_bytes)
+    adapters.poll(models.cards, is_start=True)
+    worker = build_worker(
+        settings, redis, models, name, meter, burst, watch=watch, adapter_watch=adapters, provenance=provenance
+    )
+    worker.warm_up(_MAX_WARM_UP_SECONDS)
+    logger.info("worker ready: %s on %s", ", ".join(models), device)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, worker.desk.worker.request_stop)
+        signal.signal(number, worker.request_stop)
     try:
         worker.run()
     finally:
-        worker.desk.sign_off()
-        _sign_off(redis, models, name, meter)
+        worker.sign_off()
+        _withdraw(redis, models, name, meter)
         meter.close()
         redis.close()
 
 
+def _exit_on_hang() -> None:
+    """End the process: a step that hangs cannot be interrupted. The supervisor starts a new worker."""
+    logger.critical("denoising step or model load hangs, worker exits to be restarted")
+    os._exit(1)
+
+
 def build_worker(
-    settings: Settings, redis: Redis, models: ResidentModels, name: str, meter: Meter, burst: bool = False
-) -> Loop:
-    """A worker over loaded models: announced, and with what its dead colleagues left brought back on its way."""
-    store = VideoStore(redis, settings.max_attempts, settings.video_ttl_seconds)
-    maintenance = Maintenance(redis, store, settings.max_attempts)
-    max_batch_rows = choose_max_batch_rows(settings.max_batch_rows, choose_device(settings.device))
-    engine = Engine(
-        models,
-        Policy(max_rows=max_batch_rows, margin=settings.batch_margin),
-        EngineSettings(max_batch_rows, settings.max_seats, settings.deterministic),
-        on_pass=meter.passed,
-    )
+    settings: Settings,
+    redis: Redis,
+    models: ModelCache,
+    name: str,
+    meter: Meter,
+    burst: bool = False,
+    on_hang: Callable[[], None] = _exit_on_hang,
+    clock: Callable[[], float] = time.monotonic,
+    watch: CheckpointWatch | None = None,
+    adapter_watch: AdapterWatch | None = None,
+    provenance: Provenance = DEFAULT_PROVENANCE,
+) -> Worker:
+    """Build a worker over loaded models. It also recovers the videos of dead workers.
 
-    def on_beat() -> None:
-        for card in models.cards.values():
-            announce(redis, card, name, settings.worker_ttl_seconds)
-        meter.publish(name, settings.worker_ttl_seconds)
-        maintenance.run()
+    `watch` adds and removes models while the worker runs, and `adapter_watch` their adapters. `provenance` is what
+    files state about their origin.
+    """
+    dispatcher_inbox: Inbox[DispatcherMessage] = Inbox()
+    loop_inbox: Inbox[LoopMessage] = Inbox()
+    finisher_inbox: Inbox[FinisherMessage] = Inbox()
+    device = choose_device(settings.device)
+    max_batch_rows = choose_max_batch_rows(settings.max_batch_rows, device)
 
-    artifacts = ArtifactStore(settings.artifacts, settings.artifact_retry_seconds, give_up=lambda: desk.is_handing_back)
-    finisher = Finisher(
-        lambda request_id, folder: desk.store_files(request_id, folder),
-        room_patience_seconds=settings.artifact_retry_seconds,
-        give_up=lambda: desk.is_handing_back,
-    )
-    desk = Desk(
+    redis = AllowOomRedis.over(redis)  # a full Redis must not stop the work that empties it
+    store = ClaimedVideos(redis, settings.video_ttl_seconds)
+    mark = StoreMark(redis)
+    artifacts = ArtifactStore(settings.artifacts, settings.artifact_retry_seconds, mark.expected)
+    with contextlib.suppress(ArtifactStoreError):  # logged; writes wait until the store is back
+        mark.bind(artifacts)
+    context = WorkerContext(name, store, artifacts, settings.max_attempts, meter)
+    served = ServedModels(redis, name, settings.worker_ttl_seconds, models.cards, loop_inbox, watch, adapter_watch)
+    dispatcher = Dispatcher(
         redis,
         VideoWorker(redis, list(models), name),
-        Workplace(name, store, artifacts, settings.max_attempts, meter),
-        Claims(redis, store, list(models), name),
-        DeskSettings(
-            settings.max_seats,
+        context,
+        Claims(redis, store, served.ids, name),
+        served,
+        DispatcherSettings(
+            settings.max_slots,
             max_batch_rows,
             settings.drain_seconds,
             settings.step_timeout_seconds,
             settings.worker_ttl_seconds,
+            burst,
         ),
-        engine.cost_per_second,
-        lambda: finisher.full,
-        on_beat,
-        on_hang=_end_at_once,
-        burst=burst,
+        dispatcher_inbox,
+        loop_inbox,
+        finisher_inbox,
+        _Beat(settings, redis, name, meter),
+        on_hang,
+        clock,
     )
-    resuming = Resuming(settings.resume_seconds, settings.resume_max_bytes)
-    return Loop(desk, engine, models, finisher, Previews(), resuming)
+    engine = Engine(
+        models,
+        Scheduler(max_rows=max_batch_rows, margin=settings.batch_margin),
+        EngineSettings(max_batch_rows, settings.max_slots, settings.deterministic, cuda_graphs=settings.fast == "auto"),
+        meter.passed,
+        clock,
+        PassReports(dispatcher_inbox),
+    )
+    open_checkpoint = partial(
+        load_model, device=device, dtype=choose_dtype(settings.dtype, device), fast=settings.fast == "auto"
+    )
+    loop = Loop(
+        loop_inbox,
+        dispatcher_inbox,
+        finisher_inbox,
+        engine,
+        models,
+        ModelChanges(models, open_checkpoint, dispatcher_inbox, settings.model_idle_seconds),
+        AdapterCache(settings.adapters, settings.max_adapter_bytes),
+        Previews(),
+        SnapshotSchedule(settings.resume_seconds, settings.resume_max_bytes, clock),
+        min(_MAX_HEARTBEAT_SECONDS, settings.step_timeout_seconds / 4),
+        clock,
+    )
+    finisher = Finisher(
+        finisher_inbox,
+        dispatcher_inbox,
+        partial(upload_artifacts, context),
+        Retry(full_disk_seconds=settings.artifact_retry_seconds),
+        provenance,
+    )
+    return Worker(dispatcher, loop, finisher, dispatcher_inbox, finisher_inbox)
 
 
-def _end_at_once() -> None:
-    """A step that hangs cannot be interrupted, only its process be ended; who started it starts it again."""
-    logger.critical("a step hangs: ending, so that a new worker can take this one's place")
-    os._exit(1)
+class _Beat:
+    """What a worker does every few seconds: publish metrics, and recover lost videos."""
+
+    def __init__(self, settings: Settings, redis: Redis, name: str, meter: Meter) -> None:
+        self._name = name
+        self._ttl_seconds = settings.worker_ttl_seconds
+        self._meter = meter
+        self._recovery = Recovery(redis, LostVideos(redis, settings.video_ttl_seconds), settings.max_attempts)
+
+    def __call__(self) -> None:
+        self._meter.publish(self._name, self._ttl_seconds)
+        self._recovery.revoke_death(self._name)
+        self._recovery.run()
 
 
 def _new_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def _wait_for(redis: Redis) -> None:
+def _wait_for_redis(redis: Redis) -> None:
     while True:
         try:
             wait_until_loaded(redis)
             return
         except RedisError as error:
             check_certificate(error)
-            logger.warning("Redis is away, trying again: %s", error)
-            time.sleep(1.0)
+            logger.warning("Redis is not available, retrying in %.1f s: %s", _REDIS_RETRY_SECONDS, error)
+            time.sleep(_REDIS_RETRY_SECONDS)
 
 
-def _sign_off(redis: Redis, models: ResidentModels, name: str, meter: Meter) -> None:
+def _withdraw(redis: Redis, models: ModelCache, name: str, meter: Meter) -> None:
     try:
         meter.publish(name, ttl_seconds=1)
         for model in models:
             withdraw(redis, model, name)
     except RedisError as error:
-        logger.warning("could not withdraw: %s", error)
+        logger.warning("model announcements not withdrawn, they expire by themselves: %s", error)

@@ -1,18 +1,18 @@
-"""What a worker tells of its work: metrics, and traces where they are wanted."""
+"""Metrics of a worker, and traces if they are configured."""
 
 import time
 
 import torch
 from redis import Redis
 
-from jobs.metrics import Metrics, Publisher, report_device
-from jobs.records import Timings, VideoRecord
-from jobs.tracing import Tracing
+from jobs.telemetry.metrics import Metrics, Publisher, report_device
+from jobs.telemetry.tracing import Tracing
+from jobs.videos.record import Timings, VideoRecord
 from worker.device import memory_bytes
 
 
 class Meter:
-    """Counts what happens in this worker; `publish` takes it to Redis."""
+    """Counts events of this worker. Thread-safe, except that one thread calls `publish`."""
 
     def __init__(self, redis: Redis, device: torch.device, tracing: Tracing | None = None) -> None:
         self._redis = redis
@@ -22,17 +22,17 @@ class Meter:
         self._publisher = Publisher(redis, self._metrics)
 
     def started(self, record: VideoRecord) -> None:
-        """A video has left the queue; one that comes from it again has waited only once."""
+        """Record the queue wait of a video at its first attempt."""
         if record.attempts == 1 and record.started_at is not None:
             self._metrics.queue_wait.observe(max(0.0, record.started_at - record.created_at))
 
     def passed(self, model: str, rows: int, seconds: float) -> None:
-        """A model has run once over a batch of `rows` rows."""
+        """Record a forward pass of `rows` rows."""
         self._metrics.step_seconds.labels(model, str(rows)).observe(seconds)
         self._metrics.batch_rows.observe(rows)
 
     def completed(self, record: VideoRecord, timings: Timings) -> None:
-        """A video's file is in the store and its record says so."""
+        """Record a video whose files and record are stored."""
         now = time.time()
         self._metrics.video_seconds.labels(record.request.model).observe(max(0.0, now - record.created_at))
         for name, seconds in timings:
@@ -43,21 +43,21 @@ class Meter:
             self._trace(self._tracing, record, timings, now)
 
     def failed(self, record: VideoRecord, code: str) -> None:
-        """A video will not be made."""
+        """Record a video that has failed."""
         if self._tracing is not None:
-            tell_video(self._tracing, record, time.time(), code)
+            record_video_span(self._tracing, record, time.time(), code)
 
     def _trace(self, tracing: Tracing, record: VideoRecord, timings: Timings, now: float) -> None:
-        video = tell_video(tracing, record, now)
+        video = record_video_span(tracing, record, now)
         started = record.started_at or record.created_at
         encoding = now - (timings.encode_s or 0)
-        tracing.tell("queue", video, record.created_at, started)
-        tracing.tell("denoise", video, started, started + (timings.denoise_s or 0))
-        tracing.tell("decode", video, encoding - (timings.decode_s or 0), encoding)
-        tracing.tell("encode", video, encoding, now)
+        tracing.record_span("queue", video, record.created_at, started)
+        tracing.record_span("denoise", video, started, started + (timings.denoise_s or 0))
+        tracing.record_span("decode", video, encoding - (timings.decode_s or 0), encoding)
+        tracing.record_span("encode", video, encoding, now)
 
     def publish(self, worker: str, ttl_seconds: int) -> None:
-        """To be called well within `ttl_seconds`. Raises `RedisError`; what was counted goes with the next call."""
+        """Publish the metrics, before `ttl_seconds` pass. After a `RedisError` the next call publishes everything."""
         self._publisher.publish()
         report_device(self._redis, worker, memory_bytes(self._device), ttl_seconds)
 
@@ -66,8 +66,8 @@ class Meter:
             self._tracing.close()
 
 
-def tell_video(tracing: Tracing, record: VideoRecord, now: float, error: str | None = None) -> str:
-    """The span of a video's life, below the request that asked for it."""
+def record_video_span(tracing: Tracing, record: VideoRecord, now: float, error: str | None = None) -> str:
+    """Send the span of a video, as a child of the HTTP request that created it."""
     request = record.request
     attributes: dict[str, str | int | float] = {
         "framedit.video_id": record.id,
@@ -78,4 +78,4 @@ def tell_video(tracing: Tracing, record: VideoRecord, now: float, error: str | N
         "framedit.attempts": record.attempts,
         **({} if error is None else {"error": error}),
     }
-    return tracing.tell("video", record.traceparent, record.created_at, now, attributes)
+    return tracing.record_span("video", record.traceparent, record.created_at, now, attributes)

@@ -1,0 +1,1 @@
+"""The batching engine: active requests, scheduler, batches and their execution on the device."""

@@ -1,0 +1,1 @@
+"""Measured properties of a model's passes: time, memory, and which batch sizes give equal bits."""

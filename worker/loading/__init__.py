@@ -1,0 +1,1 @@
+"""Load models from checkpoint folders, keep them in memory, unload them."""

@@ -1,0 +1,253 @@
+"""The model cache of a worker: models are loaded when they are needed, and kept as long as memory allows."""
+
+import gc
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from time import monotonic
+
+import torch
+
+from jobs.cards import ModelCard
+from models.checkpoint.load import Checkpoint, load_checkpoint
+from models.sampling.samplers import SAMPLERS
+from worker.device import free_cached_memory, is_out_of_memory
+from worker.errors import ModelUnavailableError, StartupError
+from worker.loading.checkpoint_discovery import find_checkpoints, read_usable
+from worker.loading.model_fingerprint import fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    card: ModelCard
+    checkpoint: Checkpoint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the numbers that the model computes (`worker/loading/model_fingerprint.py`)."""
+        return fingerprint(self.checkpoint)
+
+
+class ModelCache(Mapping[str, LoadedModel]):
+    """Models by id. Looking up a model marks it as used, and loads it if it is not in memory.
+
+    The least recently used model is unloaded when the loaded models take more than `max_bytes`, and when the device has
+    no memory for another one. A pinned model stays loaded. Not thread-safe: one thread makes all calls.
+    """
+
+    def __init__(
+        self,
+        cards: Mapping[str, ModelCard],
+        load: Callable[[str], LoadedModel],
+        max_bytes: int | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """`load` loads the model with an id. One model is always loaded, however large."""
+        self.cards = dict(cards)
+        self._load = load
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._loaded: dict[str, LoadedModel] = {}  # the most recently used last
+        self._num_bytes: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+        self._used_at: dict[str, float] = {}
+        self._added: dict[str, Callable[[], LoadedModel]] = {}
+        self.pinned: Collection[str] = frozenset()
+        self.on_load: Callable[[str], None] = lambda model: None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cards)
+
+    def __len__(self) -> int:
+        return len(self.cards)
+
+    def __contains__(self, model: object) -> bool:
+        return model in self.cards
+
+    @property
+    def loaded(self) -> list[str]:
+        """The ids of the models in memory, the most recently used last."""
+        return list(self._loaded)
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Memory that the models in memory take."""
+        return sum(self._num_bytes[model] for model in self._loaded)
+
+    def __getitem__(self, model: str) -> LoadedModel:
+        """The model, loaded if necessary.
+
+        Raises:
+            KeyError: For an unknown model.
+            ModelUnavailableError: For a model that loaded before and no longer does.
+        """
+        if model not in self.cards:
+            raise KeyError(model)
+        self._used_at[model] = self._clock()
+        if model in self._loaded:
+            self._loaded[model] = self._loaded.pop(model)
+            return self._loaded[model]
+        try:
+            return self.load(model)
+        except StartupError as error:
+            logger.error("%s", error.message)
+            raise ModelUnavailableError(
+                f"the model {model!r} no longer loads on this worker: try again later"
+            ) from error
+
+    def load(self, model: str) -> LoadedModel:
+        """Load a model, and unload others for it as necessary. Raises what the loading raises."""
+        self.on_load(model)
+        self._make_room_for(model)
+        started = self._clock()
+        while True:
+            try:
+                self._loaded[model] = self._added[model]() if model in self._added else self._load(model)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                refused = error.with_traceback(None)
+            if not self.unload_one(keep=[]):
+                raise refused
+        self._used_at[model] = self._clock()
+        self._seconds[model] = self._used_at[model] - started
+        self._num_bytes[model] = _count_bytes(self._loaded[model].checkpoint)
+        self._make_room_for(model)
+        return self._loaded[model]
+
+    def add(self, card: ModelCard, load: Callable[[], LoadedModel]) -> ModelCard:
+        """Add a model, loaded by `load`, and return the card of its checkpoint. Raises what the loading raises."""
+        self._added[card.id] = load
+        try:
+            loaded = self.load(card.id).card
+        except BaseException:
+            del self._added[card.id]
+            raise
+        self.cards = self.cards | {card.id: loaded}
+        return loaded
+
+    def remove(self, model: str) -> None:
+        """Unload a model and forget it."""
+        self.cards = {name: card for name, card in self.cards.items() if name != model}
+        self._added.pop(model, None)
+        self._drop(model)
+
+    def unload(self, model: str) -> None:
+        """Unload a model if it is loaded and not pinned."""
+        if model not in self.pinned:
+            self._drop(model)
+
+    def unload_idle(self, seconds: float, keep: Collection[str]) -> None:
+        """Unload the models outside `keep` that were not used for so long."""
+        before = self._clock() - seconds
+        for model in self.loaded:
+            if model not in keep and self._used_at[model] <= before:
+                self.unload(model)
+
+    def load_seconds(self, model: str) -> float:
+        """Expected time until the model can be used: 0 when it is in memory, otherwise the time of the last load."""
+        return 0.0 if model in self._loaded else self._seconds.get(model, 0.0)
+
+    def unload_one(self, keep: Collection[str]) -> bool:
+        """Unload the least recently used model outside `keep` that is not pinned. Returns whether there was one."""
+        for model in self._loaded:
+            if model not in keep and model not in self.pinned:
+                return self._drop(model)
+        return False
+
+    def _drop(self, model: str) -> bool:
+        if model not in self._loaded:
+            return False
+        logger.info("model unloaded: %s", model)
+        del self._loaded[model]
+        gc.collect()
+        free_cached_memory()
+        return True
+
+    def _make_room_for(self, model: str) -> None:
+        while self._max_bytes is not None and self._bytes_with(model) > self._max_bytes:
+            if not self.unload_one(keep=[model]):
+                return
+
+    def _bytes_with(self, model: str) -> int:
+        """Memory of the loaded models and of `model`, which counts as 0 before its first load."""
+        return sum(self._num_bytes.get(name, 0) for name in {*self._loaded, model})
+
+
+def load_models(
+    root: Path, device: torch.device, dtype: torch.dtype, max_bytes: int | None = None, *, fast: bool = False
+) -> ModelCache:
+    """Load every checkpoint in `root` once, to check it, and return the cache of their models.
+
+    A checkpoint that cannot be loaded, or whose card does not fit it, is left out, and the log says why.
+
+    Raises:
+        StartupError: When no checkpoint is left, or there is no memory for one of them alone.
+    """
+    cards = find_checkpoints(root)
+    folders = {card.id: folder for folder, card in cards.items()}
+    models = ModelCache(
+        {card.id: card for card in cards.values()},
+        lambda model: load_model(folders[model], cards[folders[model]], device, dtype, fast=fast),
+        max_bytes,
+    )
+
+    def read(folder: Path) -> ModelCard:
+        try:
+            return models.load(cards[folder].id).card
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise StartupError(f"no memory for the checkpoint in {folder}: {error}") from error
+
+    models.cards = {card.id: card for card in read_usable(cards, read).values()}
+    return models
+
+
+def _count_bytes(checkpoint: Checkpoint) -> int:
+    modules = [checkpoint.transformer, checkpoint.vae.vae]
+    if checkpoint.text_encoder is not None:
+        modules.append(checkpoint.text_encoder.encoder)
+    return sum(tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers()))
+
+
+def load_model(
+    folder: Path, card: ModelCard, device: torch.device, dtype: torch.dtype, *, fast: bool = False
+) -> LoadedModel:
+    """Load the checkpoint in `folder` and check it against its card. Raises `StartupError` when it is unusable."""
+    logger.info("loading %s from %s on %s as %s", card.id, folder, device, str(dtype).removeprefix("torch."))
+    try:
+        checkpoint = load_checkpoint(folder, device=device, dtype=dtype, fast=fast)
+    except Exception as error:  # the libraries raise many types for broken files
+        if is_out_of_memory(error):
+            raise
+        logger.debug("%s", folder, exc_info=error)
+        raise StartupError(f"the checkpoint in {folder} cannot be loaded: {type(error).__name__}: {error}") from error
+    check_card(card, checkpoint, folder)
+    # The server computes the cost of a video from it, and cannot read checkpoints.
+    card = card.model_copy(update={"tokens_per_frame": checkpoint.config.tokens_per_frame})
+    return LoadedModel(card, checkpoint)
+
+
+def check_card(card: ModelCard, checkpoint: Checkpoint, folder: Path) -> None:
+    """Raise `StartupError` with every contradiction, unless the checkpoint supports all that its card states."""
+    config = checkpoint.config
+    pixels = checkpoint.frame_size
+    classes = len(card.class_names or ()) or None
+    unknown = sorted(set(card.samplers) - set(SAMPLERS))
+    trained = card.frames_per_row
+    rules = (
+        (card.conditioning == config.conditioning, f"conditioning {card.conditioning!r}, not {config.conditioning!s}"),
+        (classes == config.num_classes, f"{classes} class names, not {config.num_classes}"),
+        (trained <= config.num_frames, f"{trained} trained frames, more than {config.num_frames}"),
+        ((card.height, card.width) == (pixels, pixels), f"size {card.size}, not {pixels}x{pixels}"),
+        (not unknown, f"samplers {', '.join(unknown)}, which are not among {', '.join(SAMPLERS)}"),
+    )
+    wrong = [message for holds, message in rules if not holds]
+    if wrong:
+        raise StartupError(f"the card.json in {folder} does not fit its checkpoint: it states {'; '.join(wrong)}")

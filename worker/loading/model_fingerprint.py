@@ -1,0 +1,27 @@
+"""The model fingerprint: identifies the numbers that a model computes."""
+
+import hashlib
+
+import torch
+
+from models.checkpoint.load import Checkpoint
+
+_PER_TENSOR = 16
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """16 hexadecimal digits that differ for other weights, settings, dtypes, kinds of device and fast paths.
+
+    Only the first numbers of each tensor are read, which takes milliseconds: training or merging changes every tensor.
+    """
+    modules = [checkpoint.transformer]
+    if checkpoint.text_encoder is not None:
+        modules.append(checkpoint.text_encoder.encoder)
+    tensors = [tensor for module in modules for tensor in module.state_dict().values()]
+    numbers = torch.cat([tensor.flatten()[:_PER_TENSOR].double() for tensor in tensors]).cpu()
+    weight = next(checkpoint.transformer.parameters())
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    about = f"{checkpoint.settings} {weight.dtype} {weight.device.type} {shapes}"
+    if checkpoint.fast:
+        about += " fast, fused" if checkpoint.transformer.fused_blocks else " fast"
+    return hashlib.sha256(about.encode() + numbers.numpy().tobytes()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""From latents to files: decoding, MP4, thumbnails, previews."""

@@ -1,1 +1,1 @@
-"""The HTTP API: takes requests, checks them, puts them on the queue and hands out the videos."""
+"""The HTTP API: validates requests, queues them as jobs, and serves status, events and files."""

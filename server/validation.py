@@ -1,116 +1,80 @@
-"""Checks what a client asks for against the model's card, and fills in what it leaves open."""
+"""Validates request bodies against the model's card and fills in the defaults."""
 
-import json
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ValidationError
 
 from jobs.cards import ModelCard
 from jobs.errors import InvalidRequestError
-from jobs.records import MAX_SEED, Priority, VideoRequest, new_seed
-from server.body import Fields
+from jobs.speed_plans import explain_refusal
+from jobs.videos.record import AdapterUse, VideoRequest, new_seed
+from server.output_options import output_format, output_quality
+from server.request_body import Fields
+from server.wire import Body, CreateVideo, ExtendVideo, RemixVideo
 
-MAX_VIDEOS = 10
-MAX_FPS = 60
+# As many as 16 pairs of the longest keys and values have in ASCII.
+MAX_METADATA_BYTES = 16 * (64 + 512)
 _MAX_SHOWN_CHARACTERS = 100
 
-MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+# Fields of other servers of this API.
+_ALTERNATIVES = {
+    "generator_device": "leave it out: the start noise of a seed is the same on every device",
+    "num_outputs_per_prompt": "send n",
+    "true_cfg_scale": "send guidance_scale",
+    "guidance_scale_2": "send guidance_scale, which holds for all steps",
+    "flow_shift": "leave it out: the noise schedule belongs to the model",
+    "max_sequence_length": "leave it out: GET /v1/models/{id} shows max_prompt_characters",
+    "enable_teacache": "send speed; GET /v1/models/{id} shows the speed_plans of a model",
+    "enable_frame_interpolation": "send num_frames and fps",
+    "enable_upscaling": "leave it out: GET /v1/models/{id} shows the sizes of a model",
+    "extra_body": "send its fields beside the others",
+    "diffusers_kwargs": "send num_inference_steps, guidance_scale and sampler",
+    "output_path": "leave it out and download the file from GET /v1/videos/{video_id}/content",
+}
 
-
-def _from_json(value: object) -> object:
-    """In a form, an object may be written as JSON."""
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        return value
-
-
-Metadata = Annotated[dict[MetadataKey, MetadataValue], BeforeValidator(_from_json)]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class CreateVideo(_Body):
-    """A new video. What is left out is the model's default, which its card (`GET /v1/models/{id}`) tells."""
-
-    model: str | None = Field(default=None, description="May be left out where there is only one")
-    prompt: str | None = Field(
-        default=None, description="What to show; needed by text models", examples=["a red circle"]
-    )
-    class_label: int | str | None = Field(default=None, description="Index or name; needed by class models")
-    negative_prompt: str | None = Field(default=None, description="What not to show; text models only")
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Random when left out")
-    num_inference_steps: int | None = Field(default=None, ge=1, description="Denoising steps")
-    guidance_scale: float | None = Field(default=None, ge=0, description="Of classifier-free guidance; 1 is none")
-    sampler: str | None = Field(default=None, description="One of the card's `samplers`")
-    num_frames: int | None = Field(default=None, ge=1, description="How long the video is")
-    seconds: str | float | None = Field(default=None, description="Another way to give `num_frames`: seconds x fps")
-    fps: int | None = Field(default=None, ge=1, le=MAX_FPS, description="Frames per second of the file")
-    size: str | None = Field(default=None, description="`WxH`, one of the card's `sizes`", examples=["64x64"])
-    n: int = Field(default=1, ge=1, le=MAX_VIDEOS, description="With more than one, seeds count up from `seed`")
-    priority: Priority = Field(default="normal", description="Higher ones of the same model go first")
-    metadata: Metadata = Field(default={}, max_length=16, description="Your own key-values")
-    webhook_url: str | None = Field(
-        default=None,
-        max_length=2048,
-        description="Where to POST `video.completed` or `video.failed`, signed as Standard Webhooks says",
-        examples=["https://example.com/videos"],
-    )
-
-
-class CreateOneVideo(CreateVideo):
-    """As for `POST /v1/videos`, one at a time."""
-
-    n: int = Field(default=1, ge=1, le=1)
-
-
-class RemixVideo(_Body):
-    """The same video with another prompt."""
-
-    prompt: str
-
-
-BodyT = TypeVar("BodyT", bound=_Body)
+BodyT = TypeVar("BodyT", bound=Body)
 
 
 def parse(body_type: type[BodyT], fields: Fields) -> BodyT:
     """:raises InvalidRequestError: for fields that are unknown, missing or of the wrong type."""
     unknown = [name for name in fields.values if name not in body_type.model_fields]
+    for name in filter(_ALTERNATIVES.__contains__, unknown):
+        raise InvalidRequestError(f"{name} is not supported; {_ALTERNATIVES[name]}", name, "unknown_parameter")
     if unknown:
         raise InvalidRequestError(
-            f"unknown: {_shorten(', '.join(unknown))}; allowed are {', '.join(body_type.model_fields)}",
+            f"unknown fields: {_shorten(', '.join(unknown))}; allowed are {', '.join(body_type.model_fields)}",
             param=_shorten(unknown[0]),
             code="unknown_parameter",
         )
     try:
-        # JSON has types of its own, which are taken at their word (true is not 1); in a form all is text.
+        # JSON has types, which are checked strictly (true is not 1). A form has text only.
         return body_type.model_validate(fields.values, strict=fields.typed)
     except ValidationError as error:
         raise _explain(error) from None
 
 
 def resolve(body: CreateVideo, card: ModelCard) -> VideoRequest:
-    """The request with every default filled in.
+    """The request with all defaults filled in.
 
-    :raises InvalidRequestError: naming the field, what was got and what this model allows.
+    :raises InvalidRequestError: for a value that the model does not allow.
     """
     label = _class_label(body, card)
     fps = body.fps or card.fps
-    if body.size not in (None, card.size):
-        raise _refuse("size", body.size, f"{card.id} makes {card.size}")
+    _check_size(body, card)
+    _check_speed(body, card)
+    num_frames = _num_frames(body, card, fps)
+    file_format = output_format(body, num_frames, fps)
     return VideoRequest(
         model=card.id,
         prompt=_prompt(body.prompt, card),
         negative_prompt=_negative_prompt(body.negative_prompt, card),
+        clean_caption=_clean_caption(body.clean_caption, card),
         class_label=label,
         class_name=None if label is None else (card.class_names or [])[label],
         seed=new_seed() if body.seed is None else body.seed,
-        num_frames=_num_frames(body, card, fps),
+        num_frames=num_frames,
         fps=fps,
         height=card.height,
         width=card.width,
@@ -124,30 +88,42 @@ def resolve(body: CreateVideo, card: ModelCard) -> VideoRequest:
             card,
         ),
         sampler=_sampler(body.sampler, card),
+        adapters=_adapters(body, card),
+        speed=body.speed,
         priority=body.priority,
-        metadata=body.metadata,
+        metadata=_metadata(body),
         webhook_url=body.webhook_url,
+        frame_rate_multiplier=body.frame_rate_multiplier,
+        output_format=file_format,
+        output_quality=output_quality(body, file_format),
     )
 
 
 def resolve_remix(body: RemixVideo, request: VideoRequest, card: ModelCard) -> VideoRequest:
-    """The same request with another prompt.
+    """The request of an existing video with another prompt.
 
-    :raises InvalidRequestError: when the model takes no prompt, or not this one.
+    :raises InvalidRequestError: when the model takes no prompt, or does not allow this one.
     """
     if card.conditioning != "text":
-        raise _refuse("prompt", body.prompt, f"{card.id} takes no prompt, so its videos cannot be remixed")
-    return request.model_copy(update={"prompt": _prompt(body.prompt, card)})
+        raise _refuse(
+            "prompt",
+            body.prompt,
+            f"{card.id} takes no prompt, so its videos cannot be remixed; create a new video instead",
+        )
+    changes = {"prompt": _prompt(body.prompt, card), "original_prompt": None, "prompt_enhancement": None}
+    return request.model_copy(update=changes)
 
 
 def _prompt(prompt: str | None, card: ModelCard) -> str | None:
     given = (prompt or "").strip()
     if card.conditioning == "text":
         if not given:
-            raise InvalidRequestError(f"prompt is missing: say what {card.id} is to show{_example(card)}", "prompt")
+            raise InvalidRequestError(
+                f"prompt is missing; {card.id} needs a description of the video{_example(card)}", "prompt"
+            )
         return _short_enough("prompt", given, card)
     if given:
-        instead = "give class_label" if card.conditioning == "class" else "leave it out"
+        instead = "send class_label" if card.conditioning == "class" else "leave it out"
         raise _refuse("prompt", given, f"{card.id} takes no prompt; {instead}")
     return None
 
@@ -161,6 +137,14 @@ def _negative_prompt(negative_prompt: str | None, card: ModelCard) -> str | None
     return None
 
 
+def _clean_caption(clean_caption: bool | None, card: ModelCard) -> bool:
+    if card.conditioning == "text":
+        return card.clean_caption if clean_caption is None else clean_caption
+    if clean_caption:
+        raise _refuse("clean_caption", clean_caption, f"{card.id} takes no prompts; leave it out")
+    return False
+
+
 def _class_label(body: CreateVideo, card: ModelCard) -> int | None:
     label, names = body.class_label, card.class_names or []
     if card.conditioning != "class":
@@ -172,7 +156,7 @@ def _class_label(body: CreateVideo, card: ModelCard) -> int | None:
         raise InvalidRequestError(f"class_label is missing; {allowed}", "class_label")
     if label in names:
         return names.index(str(label))
-    # A form has no numbers, only their digits.
+    # A form sends numbers as text.
     index = int(label) if isinstance(label, int) or (label.isascii() and label.isdigit() and len(label) < 10) else -1
     if not 0 <= index < len(names):
         raise _refuse("class_label", label, allowed)
@@ -183,17 +167,40 @@ def _num_frames(body: CreateVideo, card: ModelCard, fps: int) -> int:
     from_seconds = None if body.seconds is None else round(_seconds(body.seconds) * fps)
     if from_seconds is not None and body.num_frames not in (None, from_seconds):
         raise _refuse(
-            "seconds", body.seconds, f"that is {from_seconds} frames at {fps} fps, but num_frames is {body.num_frames}"
+            "seconds",
+            body.seconds,
+            f"that is {from_seconds} frames at {fps} fps, but num_frames is {body.num_frames}; send one of the two",
         )
     num_frames = body.num_frames if body.num_frames is not None else from_seconds
     if num_frames is None:
         return card.num_frames
     if not card.min_frames <= num_frames <= card.max_frames:
-        allowed = f"{card.id} makes {card.min_frames} to {card.max_frames} frames"
+        allowed = f"{card.id} allows {card.min_frames} to {card.max_frames} frames"
         if body.num_frames is not None:
             raise _refuse("num_frames", num_frames, allowed)
         shortest, longest = (f"{frames / fps:g}" for frames in (card.min_frames, card.max_frames))
         raise _refuse("seconds", body.seconds, f"{allowed}, which at {fps} fps are {shortest} to {longest} seconds")
+    return num_frames
+
+
+def continuation_frames(body: ExtendVideo, card: ModelCard, fps: int, overlap_frames: int) -> int:
+    """How many frames an extension adds; by default as many as one row of the model's batch has left.
+
+    :raises InvalidRequestError: for more than the model allows.
+    """
+    from_seconds = None if body.seconds is None else max(1, round(_seconds(body.seconds) * fps))
+    if from_seconds is not None and body.num_frames not in (None, from_seconds):
+        raise _refuse(
+            "seconds",
+            body.seconds,
+            f"that is {from_seconds} frames at {fps} fps, but num_frames is {body.num_frames}; send one of the two",
+        )
+    num_frames = body.num_frames or from_seconds or max(1, card.frames_per_row - overlap_frames)
+    longest = card.max_frames - overlap_frames
+    if num_frames > longest:
+        allowed = f"{card.id} adds at most {longest} frames at once, which at {fps} fps are {longest / fps:g} seconds"
+        param, value = ("seconds", body.seconds) if body.num_frames is None else ("num_frames", num_frames)
+        raise _refuse(param, value, allowed)
     return num_frames
 
 
@@ -207,10 +214,61 @@ def _seconds(seconds: str | float) -> float:
     return value
 
 
+def _check_size(body: CreateVideo, card: ModelCard) -> None:
+    if body.size not in (None, card.size):
+        raise _refuse("size", body.size, f"{card.id} allows {card.size}")
+    if body.width not in (None, card.width):
+        raise _refuse("width", body.width, f"{card.id} allows {card.width}")
+    if body.height not in (None, card.height):
+        raise _refuse("height", body.height, f"{card.id} allows {card.height}")
+
+
+def _metadata(body: CreateVideo) -> dict[str, str]:
+    metadata = _with_user(body)
+    num_bytes = sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items())
+    if num_bytes > MAX_METADATA_BYTES:
+        raise InvalidRequestError(
+            f"metadata has {num_bytes} bytes in UTF-8; at most {MAX_METADATA_BYTES} are allowed: shorten its values",
+            "metadata",
+        )
+    return metadata
+
+
+def _with_user(body: CreateVideo) -> dict[str, str]:
+    if body.user is None:
+        return body.metadata
+    if body.metadata.get("user", body.user) != body.user:
+        raise _refuse(
+            "user", body.user, f"metadata has another user, {_show(body.metadata['user'])}; send one of the two"
+        )
+    return body.metadata | {"user": body.user}
+
+
 def _sampler(sampler: str | None, card: ModelCard) -> str:
     if sampler is not None and sampler not in card.samplers:
-        raise _refuse("sampler", sampler, f"{card.id} has {', '.join(card.samplers)}")
+        raise _refuse("sampler", sampler, f"{card.id} allows {', '.join(card.samplers)}")
     return sampler or card.sampler
+
+
+def _adapters(body: CreateVideo, card: ModelCard) -> list[AdapterUse]:
+    known = {adapter.name: adapter for adapter in card.adapters}
+    uses: dict[str, AdapterUse] = {}
+    for given in body.adapters:
+        if given.name not in known:
+            allowed = f"has the adapters {', '.join(known)}" if known else "has no adapters"
+            raise _refuse("adapters", given.name, f"{card.id} {allowed}")
+        if given.name in uses:
+            raise _refuse("adapters", given.name, "it is named twice; send each adapter once")
+        scale = known[given.name].scale if given.scale is None else given.scale
+        uses[given.name] = AdapterUse(name=given.name, scale=scale)
+    return list(uses.values())
+
+
+def _check_speed(body: CreateVideo, card: ModelCard) -> None:
+    sampler, steps = _sampler(body.sampler, card), body.num_inference_steps or card.num_inference_steps
+    refusal = explain_refusal(card.id, card.speed_plans, body.speed, sampler, steps)
+    if refusal is not None:
+        raise _refuse("speed", body.speed, refusal)
 
 
 Number = TypeVar("Number", int, float)
@@ -234,8 +292,8 @@ def _example(card: ModelCard) -> str:
     return f", for example {card.examples[0]!r}" if card.examples else ""
 
 
-def _refuse(param: str, got: object, allowed: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{param} is {_show(got)}; {allowed}", param)
+def _refuse(param: str, value: object, allowed: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{param} is {_show(value)}; {allowed}", param)
 
 
 def _explain(error: ValidationError) -> InvalidRequestError:
@@ -243,6 +301,8 @@ def _explain(error: ValidationError) -> InvalidRequestError:
     param = str(fault["loc"][0])
     if fault["type"] == "missing":
         return InvalidRequestError(f"{param} is missing", param, code="missing_parameter")
+    if fault["type"] == "extra_forbidden":
+        return InvalidRequestError(f"{param} has an unknown field {_show(fault['loc'][-1])}; leave it out", param)
     place = _place(fault["loc"])
     message = re.sub(r"^(Input|String|Dictionary) should", "it should", str(fault["msg"]))
     message = message.removesuffix(" after validation, not more")
@@ -256,12 +316,12 @@ def _place(location: Sequence[int | str]) -> str:
     names = [str(name) for name in location]
     if names[-1] == "[key]":
         return f"a key of {names[0]}"
-    # Where a field takes several types, the type is part of the location.
+    # For a field of several types, pydantic appends the type to the location.
     return f"metadata[{_show(names[1])}]" if names[0] == "metadata" and len(names) > 1 else names[0]
 
 
-def _show(got: object) -> str:
-    return _shorten(repr(got))
+def _show(value: object) -> str:
+    return _shorten(repr(value))
 
 
 def _shorten(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page that needs nothing from elsewhere: no script, no network."""
+"""Renders the OpenAPI document as one static page without scripts or external files."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -27,30 +27,29 @@ td:first-child { width: 13rem } td + td + td { width: 17rem; padding-right: 0; c
 """
 _HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
 
-_KINDS = {"integer": "whole number", "string": "text"}
-# Bounds of a schema, as they are said.
+# How the bounds of a schema are written.
 _BOUNDS = {
     "minimum": "from {}",
     "exclusiveMinimum": "above {}",
     "maximum": "to {}",
     "minLength": "at least {} characters",
     "maxLength": "at most {} characters",
-    "maxProperties": "at most {} of them",
-    "pattern": "like {}",
+    "maxProperties": "at most {} entries",
+    "pattern": "pattern {}",
     "default": "default {}",
 }
 
 
 @router.get("/docs")
 def docs(request: Request) -> HTMLResponse:
-    """Every route, field and answer, for people."""
+    """API reference: all routes, fields and responses."""
     document = request.app.openapi()
     title = escape(f"{document['info']['title']} {document['info']['version']}")
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style><h1>{title}</h1>",
         _prose(document["info"]["description"]),
-        "<p><a href='.'>The page</a> · <a href=openapi.json>openapi.json</a></p>",
+        "<p><a href='.'>Web page</a> · <a href=openapi.json>openapi.json</a></p>",
         *_operations(document),
         *_schemas(document),
     ]
@@ -58,7 +57,7 @@ def docs(request: Request) -> HTMLResponse:
 
 
 def _operations(document: dict[str, Any]) -> Iterator[str]:
-    # Videos first, and what is shorter before what goes on from it.
+    # Videos first, then by path.
     for path, item in sorted(
         document["paths"].items(), key=lambda pair: (not pair[0].startswith("/v1/videos"), pair[0])
     ):
@@ -67,8 +66,8 @@ def _operations(document: dict[str, Any]) -> Iterator[str]:
             parameters = [(one["name"], one["schema"], one) for one in operation.get("parameters", ())]
             yield _table("Parameters", parameters)
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-            yield _table("Body", _fields(body))
-            yield _table("Answers", [(code, {}, answer) for code, answer in operation["responses"].items()])
+            yield _table("Request body", _fields(body))
+            yield _table("Responses", [(code, {}, response) for code, response in operation["responses"].items()])
 
 
 def _schemas(document: dict[str, Any]) -> Iterator[str]:
@@ -82,7 +81,7 @@ def _fields(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any], dict[str,
 
 
 def _table(title: str, rows: Iterable[tuple[str, dict[str, Any], dict[str, Any]]]) -> str:
-    """Rows of a name, the schema of what is allowed, and what has a description."""
+    """A table with a row for each name, its schema, and the object that holds its description."""
     lines = [
         f"<tr><td><code>{escape(str(name))}</code><td>{_inline(described.get('description', ''))}"
         f"<td>{_inline(_allowed(schema))}"
@@ -100,7 +99,7 @@ def _inline(text: str) -> str:
 
 
 def _allowed(schema: dict[str, Any]) -> str:
-    """What a schema allows, in words; code is in backticks."""
+    """The allowed values of a schema in words; code is in backticks."""
     if "$ref" in schema:
         return f"`{schema['$ref'].rpartition('/')[2]}`"
     bounds = [
@@ -117,6 +116,5 @@ def _kind(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list of {_allowed(schema.get('items', {}))}"
     if isinstance(schema.get("additionalProperties"), dict):
-        return f"names and values, each {_allowed(schema['additionalProperties'])}"
-    kind = str(schema.get("type", ""))
-    return _KINDS.get(kind, kind)
+        return f"object, each value {_allowed(schema['additionalProperties'])}"
+    return str(schema.get("type", ""))

@@ -1,50 +1,33 @@
-"""What happens to a video, as server-sent events."""
+"""The route that streams the events of a video."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
-from pydantic import BaseModel, Field
+from redis.exceptions import RedisError
 
-from jobs.events import EVENT_OF, START, Position, VideoEvent, parse_position, progress_data, read_events
-from jobs.records import VideoError, VideoRecord
-from server.auth import REFUSALS, ReaderDep, find_visible
+from jobs.videos.events import EVENT_OF, START, Position, VideoEvent, parse_position, progress_data, read_events
+from jobs.videos.record import VideoRecord
+from server.auth import REFUSALS, Credentials, ReaderDep, find_visible, is_still_reader
 from server.dependencies import Services, ServicesDep
 from server.errors import documented
-from server.event_hub import DELETED
-from server.routes.videos import show
+from server.events.event_frames import EventFrames
+from server.events.event_hub import Subscription
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 
 HEARTBEAT_SECONDS = 10.0
+_REDIS_RETRY_SECONDS = 1.0
 _RECONNECT_MILLISECONDS = 1000
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-
-
-class Progress(BaseModel):
-    """The data of a `progress` event."""
-
-    id: str
-    object: Literal["video.progress"] = "video.progress"
-    status: Literal["in_progress"] = "in_progress"
-    progress: int = Field(ge=0, le=99)
-    step: int = Field(description="denoising steps that are done")
-    steps: int
-    eta_seconds: float | None = Field(description="until the last step, at the pace so far")
-    preview: str | None = Field(default=None, description="a small picture of what it will be, as a data URL")
-
-
-class Deleted(BaseModel):
-    """The data of the `failed` event of a video that was deleted meanwhile."""
-
-    id: str
-    object: Literal["video"] = "video"
-    status: Literal["failed"] = "failed"
-    error: VideoError
-
 
 _EVENT = {
     "type": "object",
@@ -52,18 +35,18 @@ _EVENT = {
         "event": {"enum": ["queued", "progress", "completed", "failed"]},
         "data": {"type": "string", "contentMediaType": "application/json"},
         "id": {"type": "string", "description": "For `Last-Event-ID`"},
-        "retry": {"type": "integer", "description": "Milliseconds after which to come back"},
+        "retry": {"type": "integer", "description": "Milliseconds to wait before reconnecting"},
     },
 }
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
             "`queued`, `completed` and `failed` carry the video object, `progress` an object of its own (`step`, "
-            "`steps`, `eta_seconds`, now and then `preview`, a picture as a data URL)"
+            "`steps`, `eta_seconds`, and from time to time `preview`, a picture as a data URL)"
         ),
         "content": {"text/event-stream": {"itemSchema": _EVENT}},
     },
-    204: {"description": "The client has been told the end already (`Last-Event-ID`): it need not ask again"},
+    204: {"description": "The client already has the last event (`Last-Event-ID`) and must not reconnect"},
     **documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
 }
 
@@ -73,26 +56,33 @@ def video_events(
     video_id: str,
     caller: ReaderDep,
     services: ServicesDep,
-    last_event_id: Annotated[str, Header(description="Go on after this event; browsers send it by themselves")] = "",
+    credentials: Credentials,
+    last_event_id: Annotated[str, Header(description="Resume after this event; browsers send it themselves")] = "",
 ) -> Response:
-    """Follow a video: its present state first, then each change, until `completed` or `failed`, which is the last.
+    """Follow a video: its present state, then each change, up to the last event, `completed` or `failed`.
 
-    With `Last-Event-ID` it begins with what came after that event.
+    With `Last-Event-ID` the stream resumes after that event. It ends when your API key expires or is revoked.
     """
-    # The stream before the record: what happens in between is told twice rather than not at all.
+    # The events before the record: a change between the two reads is sent twice rather than lost.
     events = read_events(services.redis, video_id)
     record = find_visible(services, caller, video_id)
-    told = parse_position(last_event_id)
-    missed = [event for event in events if told is not None and event.position > told]
+    is_over = record.status in ("completed", "failed")
+    if is_over and not (events and events[-1].is_last):  # it ended between the reads
+        events = read_events(services.redis, video_id)
+    resumed_from = parse_position(last_event_id)
+    missed = [event for event in events if resumed_from is not None and event.position > resumed_from]
     newest = events[-1].position if events else START
-    if not missed and told is not None and told >= newest and record.status in ("completed", "failed"):
+    if is_over and not missed and resumed_from is not None and resumed_from >= newest:
         return Response(status_code=HTTPStatus.NO_CONTENT)
-    first = missed or [_present(record, events, newest)]
-    return EventSourceResponse(_stream(services, video_id, first, newest), headers=_HEADERS)
+    first = missed or [_present_state(record, events, newest)]
+    return EventSourceResponse(
+        _stream(services, record, first, newest, partial(is_still_reader, services, caller, credentials)),
+        headers=_HEADERS,
+    )
 
 
-def _present(record: VideoRecord, events: Sequence[VideoEvent], position: Position) -> VideoEvent:
-    """What is so now, as if it had just happened."""
+def _present_state(record: VideoRecord, events: Sequence[VideoEvent], position: Position) -> VideoEvent:
+    """An event that describes the record as it is now."""
     data = progress_data(record, record.model_dump())
     previews = [event.data["preview"] for event in events if "preview" in event.data]
     if previews and record.status == "in_progress":
@@ -101,40 +91,62 @@ def _present(record: VideoRecord, events: Sequence[VideoEvent], position: Positi
 
 
 async def _stream(
-    services: Services, video_id: str, first: Sequence[VideoEvent], position: Position
+    services: Services,
+    record: VideoRecord,
+    first: Sequence[VideoEvent],
+    position: Position,
+    is_allowed: Callable[[], Awaitable[bool]],
 ) -> AsyncIterator[bytes]:
+    frames = EventFrames(services.redis, services.store, services.forecasts, record)
     yield format_sse_event(retry=_RECONNECT_MILLISECONDS)
-    for event in first:
-        yield await _frame(services, video_id, event)
-    if first[-1].is_last:
-        return
-    latest = first[-1]
-    with services.events.watch(video_id, position) as watcher:
-        await services.events.refresh(video_id)  # what came before there was a watcher
-        while not latest.is_last:
-            news = await watcher.next(HEARTBEAT_SECONDS)
-            if watcher.closed:
-                return
-            if news is None and latest.name != "queued":
+    with services.events.subscribe(record.id, position) as subscription:
+        async for event in _events(services, record.id, first, subscription, is_allowed):
+            if event is None:
                 yield KEEPALIVE_COMMENT
                 continue
-            latest = news or latest  # who waits is told its place anew
-            yield await _frame(services, video_id, latest)
+            async for frame in _frames_when_redis_answers(frames, record.id, event, subscription):
+                yield frame
 
 
-async def _frame(services: Services, video_id: str, event: VideoEvent) -> bytes:
-    if event.name == "progress":
-        data = Progress(id=video_id, **event.data).model_dump_json()
-        return format_sse_event(event=event.name, data_str=data, id=event.id)
-    return await run_in_threadpool(_video_frame, services, video_id, event)
+async def _events(
+    services: Services,
+    video_id: str,
+    first: Sequence[VideoEvent],
+    subscription: Subscription,
+    is_allowed: Callable[[], Awaitable[bool]],
+) -> AsyncIterator[VideoEvent | None]:
+    """The events up to the last one, as long as the client is allowed to read them; None for a heartbeat."""
+    for latest in first:
+        yield latest
+    if latest.is_last:
+        return
+    await services.events.refresh(video_id)  # events from before the subscription
+    checked_at = time.monotonic()
+    while not latest.is_last:
+        event = await subscription.next(HEARTBEAT_SECONDS)
+        if subscription.closed:
+            return
+        if time.monotonic() - checked_at >= HEARTBEAT_SECONDS:
+            if not await is_allowed():
+                return
+            checked_at = time.monotonic()
+        latest = event or latest
+        # A heartbeat repeats a `queued` event with the current queue position.
+        yield None if event is None and latest.name != "queued" else latest
 
 
-def _video_frame(services: Services, video_id: str, event: VideoEvent) -> bytes:
-    record = None if event is DELETED else services.store.find(video_id)
-    if record is None:
-        error = VideoError(code="deleted", message="the video was deleted")
-        return format_sse_event(event="failed", data_str=Deleted(id=video_id, error=error).model_dump_json())
-    if EVENT_OF[record.status] != event.name:
-        return KEEPALIVE_COMMENT  # it has gone on meanwhile, which is told next
-    data = show(services, record)[0].model_dump_json()
-    return format_sse_event(event=event.name, data_str=data, id=event.id)
+async def _frames_when_redis_answers(
+    frames: EventFrames, video_id: str, event: VideoEvent, subscription: Subscription
+) -> AsyncIterator[bytes]:
+    """The frame of an event, after heartbeats for as long as Redis does not answer."""
+    is_logged = False
+    while not subscription.closed:
+        try:
+            yield await frames.frame(event)
+            return
+        except RedisError as error:
+            if not is_logged:
+                logger.warning("%s: event stream waits for Redis: %s", video_id, error)
+            is_logged = True
+        yield KEEPALIVE_COMMENT
+        await asyncio.sleep(_REDIS_RETRY_SECONDS)

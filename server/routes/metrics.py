@@ -1,4 +1,4 @@
-"""Everything that the deployment measures, for Prometheus."""
+"""Prometheus metrics of the whole deployment."""
 
 from http import HTTPStatus
 
@@ -8,7 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from jobs.metrics import collect
+from jobs.telemetry.metrics import collect
 from server.auth import REFUSALS, metrics_access
 from server.dependencies import ServicesDep
 from server.errors import documented
@@ -35,7 +35,7 @@ class _Collected(Collector):
     },
 )
 def metrics(services: ServicesDep) -> Response:
-    """The metrics of all servers and workers; any one server answers for them all."""
+    """The metrics of all servers and workers, from any server."""
     services.publisher.publish()
     registry = CollectorRegistry()
     registry.register(_Collected(collect(services.redis)))

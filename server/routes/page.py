@@ -1,4 +1,4 @@
-"""The page at `/`: files of `server/web/`, as they are."""
+"""The page at `/`: serves the files of `server/web/` unchanged."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +14,12 @@ router = APIRouter(include_in_schema=False)
 
 WEB = Path(__file__).parents[1] / "web"
 
-# A link is asked for only to learn where links lead.
+# The id in a link that is made only to learn the host of the bucket.
 _ANY_VIDEO = "video_" + 32 * "0"
 _SECONDS = 60
 
-# `no-cache` lets a browser keep the files and has it ask whether they have changed: an update shows at once.
+# With `no-cache` browsers keep the files and revalidate them, so an update is visible at once.
 _HEADERS: Mapping[str, str] = {
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
@@ -29,10 +28,10 @@ _files = StaticFiles(directory=WEB)
 
 
 def _policy(services: ServicesDep) -> str:
-    """The Content-Security-Policy: everything is from this server, and nothing is inline.
+    """The Content-Security-Policy: everything comes from this server, and nothing is inline.
 
-    But for videos in a bucket, where clients are sent there. `blob:` is how the page shows what it had to fetch with an
-    API key, `data:` are previews.
+    The exception is a bucket that clients are redirected to. The page uses `blob:` for files fetched with an API key,
+    and `data:` for previews.
     """
     bucket = _bucket(services)
     return "; ".join(
@@ -52,7 +51,7 @@ def _policy(services: ServicesDep) -> str:
 
 
 def _bucket(services: Services) -> str:
-    """The origin that `GET /v1/videos/{id}/content` sends clients to, after a space; empty where it sends files."""
+    """The origin that `GET /v1/videos/{id}/content` redirects to, after a space; empty where it sends files itself."""
     if services.artifacts.is_folder or services.settings.artifact_delivery != "redirect":
         return ""
     parts = urlsplit(services.artifacts.link(_ANY_VIDEO, "video", _SECONDS, "video/mp4", "inline"))
@@ -65,14 +64,14 @@ PolicyDep = Annotated[str, Depends(_policy)]
 @router.get("/")
 @router.head("/")
 async def page(request: Request, policy: PolicyDep) -> Response:
-    """The page itself."""
+    """The page."""
     return await _file("index.html", request, policy)
 
 
 @router.get("/web/{name}")
 @router.head("/web/{name}")
 async def page_file(name: str, request: Request, policy: PolicyDep) -> Response:
-    """A script, a style sheet or a picture of the page."""
+    """A script, style sheet or picture of the page."""
     return await _file(name, request, policy)
 
 

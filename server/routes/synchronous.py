@@ -1,6 +1,5 @@
-"""A video in one request: ask, wait, and get the file."""
+"""The route that creates a video, waits for it and answers the file."""
 
-import time
 from http import HTTPStatus
 from typing import Any
 
@@ -8,34 +7,32 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from jobs.events import START
-from jobs.records import VideoRecord
+from jobs.videos.record import VideoRecord
 from server.auth import REFUSALS
-from server.body import FieldsDep
-from server.creation import CreationDep
-from server.dependencies import Services, ServicesDep
-from server.errors import VIDEO_ID_HEADER, StillRunningError, documented
+from server.content.file_response import MEDIA_TYPES, RESULTS, file_response
+from server.creation.create_videos import CreationDep
+from server.dependencies import ServicesDep
+from server.errors import VIDEO_ID_HEADER, described_headers, documented
+from server.events.waiting import wait_for_end
 from server.openapi import request_body
-from server.routes.content import file_response
-from server.routes.videos import create_video
-from server.validation import CreateOneVideo, parse
-from server.wire import Video, VideoTimings
+from server.request_body import FieldsDep
+from server.validation import parse
+from server.wire import CreateOneVideo, stage_durations
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 
-_LOOK_SECONDS = 1.0
-
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The MP4",
-        "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}},
-        "headers": {
-            VIDEO_ID_HEADER: {"schema": {"type": "string"}, "description": "For the other routes"},
-            "Server-Timing": {
-                "schema": {"type": "string"},
-                "description": "Milliseconds in the `queue`, and for `denoise`, `decode` and `encode`",
-            },
-        },
+        "description": "The file in its `output_format`; the PNG of a video of one frame",
+        "content": {MEDIA_TYPES[kind]: {"schema": {"type": "string", "format": "binary"}} for kind in RESULTS},
+        "headers": described_headers(
+            {
+                VIDEO_ID_HEADER: "The video's id, for the other routes",
+                "X-Model": "The model that generated the video",
+                "X-Inference-Time-S": "Seconds of denoising, decoding and encoding",
+                "Server-Timing": "Milliseconds in the stages `queue`, `denoise`, `decode` and `encode`",
+            }
+        ),
     },
     **documented(
         HTTPStatus.BAD_REQUEST,
@@ -50,52 +47,38 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/sync", response_class=Response, responses=_RESPONSES, openapi_extra=request_body(CreateOneVideo))
+@router.post(
+    "/sync",
+    response_class=Response,
+    responses=_RESPONSES,
+    openapi_extra=request_body(CreateOneVideo, files=["input_reference"]),
+)
 async def create_and_wait(
     creation: CreationDep, fields: FieldsDep, services: ServicesDep, request: Request
 ) -> Response:
-    """Ask for a video, and wait for its file. One that fails is 404 with the reason.
+    """Create a video, wait until it is completed, and answer its file. A video that fails answers 404 with the reason.
 
-    What takes too long is 504 with the video's id, and goes on. A client that leaves before the end has its video
-    cancelled, unless it sent an `Idempotency-Key`, with which it can come back.
+    After the server's time limit the answer is 504 with the video's id, and generation continues. If you disconnect
+    earlier, the video is cancelled, unless you sent an `Idempotency-Key`: then send the same request again to resume.
     """
-    parse(CreateOneVideo, fields)
-    video = await run_in_threadpool(create_video, creation, fields, services)
-    assert isinstance(video, Video)
-    if not await _ends(services, video.id, request):
+    body = parse(CreateOneVideo, fields)
+    [created] = await run_in_threadpool(creation.create, body, fields.files.get("input_reference"))
+    if not await wait_for_end(services.events, created.id, request, services.settings.sync_timeout_seconds):
         if "idempotency-key" not in request.headers:
-            await run_in_threadpool(services.store.cancel, video.id)
+            await run_in_threadpool(services.store.cancel, created.id)
         raise ClientDisconnect
-    record = await run_in_threadpool(services.store.get, video.id)
-    response = await run_in_threadpool(file_response, services, record, "video", request)
-    response.headers[VIDEO_ID_HEADER] = video.id
-    response.headers["Server-Timing"] = _timing(record)
+    record = await run_in_threadpool(services.store.get, created.id)
+    response = await run_in_threadpool(file_response, services.artifacts, record, "video", request)
+    response.headers.update(_headers(record))
     response.headers.update(creation.response.headers)
     return response
 
 
-async def _ends(services: Services, video_id: str, request: Request) -> bool:
-    """Wait for a video. False when the client left first.
-
-    :raises StillRunningError: when it takes too long.
-    """
-    give_up_at = time.monotonic() + services.settings.sync_timeout_seconds
-    with services.events.watch(video_id, START) as watcher:
-        await services.events.refresh(video_id)
-        while not watcher.closed:
-            left = give_up_at - time.monotonic()
-            if left <= 0:
-                raise StillRunningError(video_id, f"after {services.settings.sync_timeout_seconds:g} seconds")
-            event = await watcher.next(min(left, _LOOK_SECONDS))
-            if event is not None and event.is_last:
-                return True
-            if await request.is_disconnected():
-                return False
-    raise StillRunningError(video_id, "and this server is about to stop")
-
-
-def _timing(record: VideoRecord) -> str:
-    waited = None if record.started_at is None else record.started_at - record.created_at
-    seconds = VideoTimings(queue_s=waited, **record.timings.model_dump())
-    stages = [(name.removesuffix("_s"), value) for name, value in seconds if value is not None]
-    return ", ".join(f"{name};dur={value * 1000:.1f}" for name, value in stages)
+def _headers(record: VideoRecord) -> dict[str, str]:
+    durations = stage_durations(record)
+    return {
+        VIDEO_ID_HEADER: record.id,
+        "X-Model": record.request.model,
+        "X-Inference-Time-S": f"{sum(seconds for stage, seconds in durations.items() if stage != 'queue'):.3f}",
+        "Server-Timing": ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in durations.items()),
+    }

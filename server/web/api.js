@@ -1,9 +1,9 @@
-// The server's routes, and its errors in words.
+// Client of the server's routes.
 
 const KEY = "framedit.key";
 
 export class ApiError extends Error {
-  /** status 0: the server did not answer at all. */
+  /** Status 0: the server did not answer. */
   constructor(message, { status = 0, param = null, code = null, waitSeconds = 0 } = {}) {
     super(message);
     Object.assign(this, { status, param, code, waitSeconds });
@@ -11,7 +11,7 @@ export class ApiError extends Error {
 }
 
 export class Api {
-  // Relative to the page, which may be behind a proxy that gives it a path of its own.
+  // Relative to the page: a proxy may serve it under a path of its own.
   #base = new URL("v1/", document.baseURI);
 
   get key() {
@@ -38,30 +38,34 @@ export class Api {
   remove = (id) => this.#json(`videos/${id}`, { method: "DELETE" });
   remix = (id, prompt) => this.#json(`videos/${id}/remix`, { method: "POST", body: { prompt } });
 
-  /** The new videos: one, or as many as `body.n` asks for. */
-  async create(body) {
-    const answer = await this.#json("videos", { method: "POST", body });
+  edit = (id, prompt) => this.#json("videos/edits", { method: "POST", body: { video: { id }, prompt } });
+  extend = (id) => this.#json("videos/extensions", { method: "POST", body: { video: { id } } });
+
+  /** The new videos: one, or as many as `body.n` asks for. `file` is an image or a video that they start from. */
+  async create(body, file) {
+    const answer = await this.#json("videos", { method: "POST", body: file ? toForm(body, file) : body });
     return answer.object === "list" ? answer.data : [answer];
   }
 
-  /** A file of a video, for where the key has to go with the request. */
+  /** A file of a video, fetched with the API key. */
   content = async (id, variant) => (await this.request(this.contentUrl(id, variant))).blob();
 
   async request(path, { method = "GET", query = {}, body, headers = {}, signal } = {}) {
     const sent = { ...headers };
     if (this.key) sent.Authorization = `Bearer ${this.key}`;
-    if (body) sent["Content-Type"] = "application/json";
+    const isForm = body instanceof FormData;
+    if (body && !isForm) sent["Content-Type"] = "application/json";
     const url = this.#url(path, query);
     let answer;
     try {
-      const content = body && JSON.stringify(body);
+      const content = isForm ? body : body && JSON.stringify(body);
       answer = await fetch(url, { method, headers: sent, body: content, signal, cache: "no-cache" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      // What was only looked at is looked at again; what was asked for is somebody's to ask again.
-      throw new ApiError(`The server does not answer. ${method === "GET" ? "The page goes on trying." : "Try again soon."}`);
+      // The page repeats its own reads. Actions are for the user to repeat.
+      throw new ApiError(`The server does not answer. ${method === "GET" ? "Retrying." : "Try again."}`);
     }
-    if (!answer.ok) throw await explain(answer);
+    if (!answer.ok) throw await toApiError(answer);
     return answer;
   }
 
@@ -74,7 +78,14 @@ export class Api {
   }
 }
 
-async function explain(answer) {
+function toForm(body, file) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(body)) form.set(name, value);
+  form.set("input_reference", file);
+  return form;
+}
+
+async function toApiError(answer) {
   const error = (await answer.json().catch(() => null))?.error ?? {};
   let message = error.message ?? `the server answered ${answer.status} ${answer.statusText}`;
   const waitSeconds = Number(answer.headers.get("Retry-After"));
@@ -82,7 +93,7 @@ async function explain(answer) {
   return new ApiError(sentence(message), { status: answer.status, param: error.param, code: error.code, waitSeconds });
 }
 
-/** The server's messages start small and have no full stop, as they also stand behind a name in a terminal. */
+/** The server's messages start in lower case without a full stop, because the commands print them after a prefix. */
 export function sentence(text) {
   const starts = /^[a-z]+\b(?!_)/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
   return /[.!?]$/.test(starts) ? starts : `${starts}.`;

@@ -1,4 +1,4 @@
-// Puts the parts of the page together.
+// Assembles the page.
 
 import { Api } from "./api.js";
 import { Composer } from "./composer.js";
@@ -7,132 +7,142 @@ import { Gallery } from "./gallery.js";
 import { Library } from "./library.js";
 import { Media } from "./media.js";
 import { Viewer } from "./viewer.js";
-import { subject } from "./words.js";
+import { isImage, subject } from "./words.js";
 
-const MODELS_AGAIN_MS = 20_000;
-const MODELS_SOON_MS = 3000;
+const MODELS_INTERVAL_MS = 20_000;
+const MODELS_RETRY_MS = 3000;
 const THEMES = ["auto", "light", "dark"];
 
 const api = new Api();
 const library = new Library(api);
 const media = new Media(api);
 
-/** For screen readers. */
+/** Announce a change to screen readers. */
 const say = (text) => {
   document.getElementById("said").textContent = text;
 };
 
 const banner = document.getElementById("banner");
 const locked = document.getElementById("locked");
-let askedForKey = false;
+let hasPromptedForKey = false;
 
-/** The server's own words on a missing key are for programs. */
-const onKey = (error) => (api.key ? error.message : "This server needs an API key.");
+/** The server's message about a missing key describes the header, which users of the page do not set. */
+const keyMessage = (error) => (api.key ? error.message : "This server needs an API key.");
 
-/** Until there is a key that the server knows. */
+/** Hide the page behind a request for an API key. */
 function lock(error) {
-  document.getElementById("locked-words").textContent = onKey(error);
+  document.getElementById("locked-words").textContent = keyMessage(error);
   locked.hidden = false;
-  // Once: who closes the dialog has seen it, and the words stay.
-  if (!askedForKey) keyDialog.open(onKey(error));
-  askedForKey = true;
+  // Only once: after the dialog is closed, the message on the page remains.
+  if (!hasPromptedForKey) keyDialog.open(keyMessage(error));
+  hasPromptedForKey = true;
 }
 
-/** `passing`: it is over once the server answers again. */
-function complain(error, passing = false) {
+/** Show an error. A `transient` one disappears as soon as the server answers again. */
+function showError(error, transient = false) {
   if (error.status === 401) return lock(error);
   if (banner.textContent !== error.message) banner.textContent = error.message;
   banner.hidden = false;
-  banner.dataset.passing = passing;
+  banner.dataset.transient = transient;
 }
 
-/** What somebody does with a video, and the words for it when it fails. */
-const attempt = (action) => (video) => {
+/** An action on a video that shows its error when it fails. */
+const reporting = (action) => (video) => {
   banner.hidden = true;
   return action(video).catch((error) => {
-    viewer.close(); // the words would be behind it
-    complain(error);
+    viewer.close(); // it would cover the message
+    showError(error);
   });
 };
 
 const actions = {
   open: (video) => viewer.open(library.get(video.id) ?? video),
-  again: attempt(async (video) => {
+  again: reporting(async (video) => {
     viewer.close();
-    const [made] = await library.create(sameAgain(video));
-    announce(made);
+    const [created] = await library.create(withoutSeed(video));
+    announce(created);
   }),
   remix: (video) => {
     viewer.close();
     composer.remix(video);
   },
+  edit: (video) => {
+    viewer.close();
+    composer.edit(video);
+  },
+  extend: reporting(async (video) => {
+    viewer.close();
+    announce((await library.extend(video.id))[0]);
+  }),
   use: (video) => {
     viewer.close();
     composer.use(video);
   },
-  download: attempt((video) => media.download(video.id)),
-  cancel: attempt((video) => library.cancel(video.id)),
-  remove: attempt(async (video) => {
-    if (!(await confirmRemoval(`“${subject(video)}” and its file will be gone for good.`))) return;
+  download: reporting((video) => media.download(video.id)),
+  cancel: reporting((video) => library.cancel(video.id)),
+  remove: reporting(async (video) => {
+    if (!(await confirmRemoval(`“${subject(video)}” and its file will be deleted permanently.`))) return;
     const ids = library.videos.map(({ id }) => id);
-    const place = ids.indexOf(video.id);
+    const index = ids.indexOf(video.id);
     await library.remove(video.id);
-    gallery.focus(ids[place + 1] ?? ids[place - 1]);
+    gallery.focus(ids[index + 1] ?? ids[index - 1]);
   }),
 };
 
 const viewer = new Viewer(api, library, media, actions);
 const gallery = new Gallery(library, media, actions, say);
 const keyDialog = new KeyDialog(api, () => {
-  askedForKey = false;
+  hasPromptedForKey = false;
   library.reset();
   loadModels();
 });
-const composer = new Composer(async (body, remixed) => {
+const composer = new Composer(async (body, { source, mode, file }) => {
   banner.hidden = true;
   try {
-    const made = remixed ? await library.remix(remixed.id, body.prompt) : await library.create(body);
-    announce(made[0]);
+    const created = source ? await library[mode](source.id, body.prompt) : await library.create(body, file);
+    announce(created[0]);
   } catch (error) {
-    if (error.status === 401) keyDialog.open(onKey(error));
+    if (error.status === 401) keyDialog.open(keyMessage(error));
     throw error;
   }
 });
 
 function announce(video) {
-  say(`In the queue: ${subject(video)}`);
+  say(`Queued: ${subject(video)}`);
   gallery.reveal(video.id);
 }
 
-/** The request of a video with the seed left open. */
-function sameAgain(video) {
+/** The request of a video without its seed. */
+function withoutSeed(video) {
   const names = ["model", "prompt", "class_label", "negative_prompt", "num_inference_steps", "guidance_scale"];
-  names.push("sampler", "num_frames", "fps", "size", "priority");
+  names.push("sampler", "speed", "num_frames", "fps", "size", "priority");
+  if (video.prompt !== null) names.push("clean_caption");
+  if (!isImage(video)) names.push("output_format", "output_quality");
   return Object.fromEntries(names.map((name) => [name, video[name]]).filter(([, value]) => value !== null));
 }
 
 let modelsTimer = 0;
 async function loadModels() {
   clearTimeout(modelsTimer);
-  let pause = MODELS_AGAIN_MS;
+  let pause = MODELS_INTERVAL_MS;
   try {
     const models = (document.hidden && composer.models) || (await api.models());
     composer.models = models;
-    // A worker that is starting has loaded its models soon.
-    if (!models.length || models.some((model) => !model.workers_alive)) pause = MODELS_SOON_MS;
+    // A worker that starts announces its models within seconds.
+    if (!models.length || models.some((model) => !model.workers_alive)) pause = MODELS_RETRY_MS;
   } catch (error) {
-    complain(error, true);
+    showError(error, true);
   }
   modelsTimer = setTimeout(loadModels, pause);
 }
 
 library.addEventListener("loaded", () => {
   locked.hidden = true;
-  banner.hidden ||= banner.dataset.passing === "true";
+  banner.hidden ||= banner.dataset.transient === "true";
 });
-library.addEventListener("trouble", ({ detail }) => complain(detail.error, true));
+library.addEventListener("trouble", ({ detail }) => showError(detail.error, true));
 document.getElementById("older").addEventListener("click", () => {
-  library.loadOlder().catch((error) => complain(error));
+  library.loadOlder().catch((error) => showError(error));
 });
 document.getElementById("unlock").addEventListener("click", () => keyDialog.open());
 document.getElementById("theme").addEventListener("click", ({ currentTarget }) => {
@@ -142,18 +152,18 @@ document.getElementById("theme").addEventListener("click", ({ currentTarget }) =
   labelTheme(currentTarget, theme);
 });
 function labelTheme(button, theme) {
-  const label = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" }[theme];
+  const label = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" }[theme];
   button.setAttribute("aria-label", label);
   button.title = label;
 }
 labelTheme(document.getElementById("theme"), document.documentElement.dataset.theme);
 
-/** The address may name a video. */
-async function openAddressed() {
+/** The URL may name a video. */
+async function openLinked() {
   const id = location.hash.slice(1);
   if (!/^video_\w+$/.test(id)) return;
-  await library.include(id).then(actions.open, (error) => complain(error));
+  await library.include(id).then(actions.open, (error) => showError(error));
 }
 
 await Promise.all([loadModels(), library.refresh()]);
-await openAddressed();
+await openLinked();

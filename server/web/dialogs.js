@@ -1,6 +1,6 @@
-// The two small dialogs: the API key, and "are you sure".
+// The two small dialogs: for the API key, and to confirm a deletion.
 
-/** The dialog for the API key; `changed` is called after it has been set or removed. */
+/** The dialog for the API key. `changed` is called after the key was set or removed. */
 export class KeyDialog {
   #dialog = document.getElementById("key-dialog");
   #input = document.getElementById("key");
@@ -26,13 +26,13 @@ export class KeyDialog {
     document.getElementById("key-remove").addEventListener("click", () => set(""));
     document.getElementById("key-cancel").addEventListener("click", () => this.#dialog.close());
     addEventListener("storage", (event) => {
-      if (event.key !== "framedit.key") return; // another tab has set it
+      if (event.key !== "framedit.key") return; // set by another tab
       mark();
       changed();
     });
   }
 
-  /** `reason`: the server's words, where it asked. */
+  /** `reason` says why the server needs a key. */
   open(reason = "") {
     if (this.#dialog.open) return;
     this.#input.value = this.#api.key;
@@ -42,7 +42,7 @@ export class KeyDialog {
   }
 }
 
-/** Whether somebody agrees to lose a video. */
+/** Ask the user to confirm a deletion. */
 export function confirmRemoval(question) {
   const dialog = document.getElementById("confirm");
   document.getElementById("confirm-question").textContent = question;

@@ -1,4 +1,4 @@
-// Makes elements. Text is always text: nothing here, or anywhere on the page, turns a string into HTML.
+// Creates elements. Strings are always inserted as text: nothing on the page parses a string as HTML.
 
 /** element("button", {class: "x", disabled: true, onclick: f, "aria-label": "y"}, "text", child, null) */
 export function element(tag, properties = {}, ...children) {
@@ -12,7 +12,7 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** One of the pictures that index.html holds as symbols. */
+/** One of the symbols in index.html. */
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
@@ -23,7 +23,7 @@ export function icon(name) {
   return svg;
 }
 
-/** A button with a picture, whose name is for screen readers and the tooltip. */
+/** A button with an icon; the label is its tooltip and its name for screen readers. */
 export function iconButton(name, label, onclick) {
   const named = { "aria-label": label, title: label };
   return element("button", { type: "button", class: "icon-button", ...named, onclick }, icon(name));

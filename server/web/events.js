@@ -2,37 +2,37 @@
 
 import { ApiError } from "./api.js";
 
-const FIRST_WAIT_MS = 1000;
-const LONGEST_WAIT_MS = 15_000;
+const MIN_RETRY_MS = 1000;
+const MAX_RETRY_MS = 15_000;
 
 /**
- * Calls `tell(name, data)` for each event until the last one, across broken connections: the server is told the last
- * event that came, and goes on after it. Throws `ApiError` when it refuses, AbortError when `signal` ends it.
+ * Calls `onEvent(name, data)` for each event up to the last one. After a broken connection it reconnects with the id of
+ * the last event. Throws `ApiError` when the server refuses, and AbortError when `signal` aborts it.
  */
-export async function follow(api, id, signal, tell) {
+export async function follow(api, id, signal, onEvent) {
   let last = "";
-  let wait = FIRST_WAIT_MS;
+  let wait = MIN_RETRY_MS;
   while (true) {
     try {
       const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
       const answer = await api.request(`videos/${id}/events`, { headers, signal });
-      if (answer.status === 204) return; // the end has been told
+      if (answer.status === 204) return; // the last event was received already
       for await (const event of read(answer.body)) {
-        wait = FIRST_WAIT_MS;
+        wait = MIN_RETRY_MS;
         last = event.id || last;
         if (!event.data) continue;
-        tell(event.name, JSON.parse(event.data));
+        onEvent(event.name, JSON.parse(event.data));
         if (event.name === "completed" || event.name === "failed") return;
       }
     } catch (error) {
       if (error.name === "AbortError" || (error instanceof ApiError && error.status)) throw error;
     }
     await pause(wait, signal);
-    wait = Math.min(wait * 2, LONGEST_WAIT_MS);
+    wait = Math.min(wait * 2, MAX_RETRY_MS);
   }
 }
 
-/** The events of a stream, as the HTML standard says to read one. */
+/** Parses a stream of server-sent events (HTML standard). */
 async function* read(body) {
   let event = { name: "message", data: "", id: "" };
   for await (const line of lines(body)) {

@@ -1,27 +1,27 @@
-// Event streams of a few videos at once. A browser opens no more than six connections to a server, for all its tabs
-// together: the streams may not take them all, so tabs share a few places, and one in the background takes none.
+// Event streams of a few videos at once. A browser opens at most six HTTP/1.1 connections to a server, for all tabs
+// together. So the tabs share a few stream slots, and a tab in the background uses none.
 
 import { follow } from "./events.js";
 
-// Where a page comes without TLS from another machine, tabs have no locks to share places by: there each takes fewer.
-const MOST = navigator.locks ? 3 : 2;
-const PLACES = ["framedit-0", "framedit-1", "framedit-2", "framedit-3"];
+// Without TLS, pages from another machine have no Web Locks to share slots with: then each tab uses fewer streams.
+const MAX_STREAMS = navigator.locks ? 3 : 2;
+const SLOTS = ["framedit-0", "framedit-1", "framedit-2", "framedit-3"];
 
 export class Followers {
   #api;
-  #tell;
+  #onEvent;
   #open = new Map(); // id -> AbortController
   #refused = new Set();
 
-  /** `tell(id, name, data)` is called for each event. */
-  constructor(api, tell) {
+  /** `onEvent(id, name, data)` is called for each event. */
+  constructor(api, onEvent) {
     this.#api = api;
-    this.#tell = tell;
+    this.#onEvent = onEvent;
   }
 
-  /** Follow the first of these, and no others. Answers how many are followed. */
+  /** Follow the first of these videos and stop following others. Returns how many are followed. */
   choose(ids) {
-    const chosen = document.hidden ? [] : ids.filter((id) => !this.#refused.has(id)).slice(0, MOST);
+    const chosen = document.hidden ? [] : ids.filter((id) => !this.#refused.has(id)).slice(0, MAX_STREAMS);
     for (const [id, stream] of this.#open) if (!chosen.includes(id)) stream.abort();
     for (const id of chosen) if (!this.#open.has(id)) this.#start(id);
     return this.#open.size;
@@ -31,20 +31,20 @@ export class Followers {
     const stream = new AbortController();
     this.#open.set(id, stream);
     try {
-      await inPlace(() => follow(this.#api, id, stream.signal, (name, data) => this.#tell(id, name, data)));
+      await inSlot(() => follow(this.#api, id, stream.signal, (name, data) => this.#onEvent(id, name, data)));
     } catch (error) {
-      if (error.name !== "AbortError") this.#refused.add(id); // asking for lists tells the rest
+      if (error.name !== "AbortError") this.#refused.add(id); // polling the list covers it
     } finally {
       this.#open.delete(id);
     }
   }
 }
 
-/** Does `work` once it has one of the places; nothing when all are taken. */
-async function inPlace(work) {
+/** Run `work` in a free stream slot; do nothing when all are taken. */
+async function inSlot(work) {
   if (!navigator.locks) return work();
-  for (const place of PLACES) {
-    const free = await navigator.locks.request(place, { ifAvailable: true }, async (lock) => {
+  for (const slot of SLOTS) {
+    const free = await navigator.locks.request(slot, { ifAvailable: true }, async (lock) => {
       if (lock) await work();
       return lock !== null;
     });

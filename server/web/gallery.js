@@ -1,4 +1,4 @@
-// All videos, newest first, and what is said where there are none.
+// The list of all videos, newest first, and the placeholder for an empty list.
 
 import { element } from "./element.js";
 import { paintEmerging } from "./noise.js";
@@ -25,7 +25,7 @@ export class Gallery {
     this.#drawEmpty();
     library.addEventListener("change", ({ detail }) => {
       this.#show(detail);
-      this.#tell(detail, say);
+      this.#announce(detail, say);
       this.#count();
     });
     library.addEventListener("remove", ({ detail }) => {
@@ -42,7 +42,7 @@ export class Gallery {
     this.#labelMotion();
   }
 
-  /** Bring a video's place into view, without moving what can be seen already. */
+  /** Scroll a video into view; do nothing if it is visible. */
   reveal(id) {
     this.#tiles.get(id)?.element.scrollIntoView({ block: "nearest" });
   }
@@ -62,19 +62,19 @@ export class Gallery {
     this.#parts.gallery.insertBefore(tile.element, before);
   }
 
-  #tell({ video, before }, say) {
+  #announce({ video, before }, say) {
     if (!before || before.status === video.status) return;
-    if (video.status === "in_progress") say(`Being made: ${subject(video)}`);
-    if (video.status === "completed") say(`Finished: ${subject(video)}`);
+    if (video.status === "in_progress") say(`In progress: ${subject(video)}`);
+    if (video.status === "completed") say(`Completed: ${subject(video)}`);
     if (video.status === "failed") say(`${failure(video)}: ${subject(video)}`);
   }
 
   #count() {
     const videos = this.#library.videos;
     const count = (status) => videos.filter((video) => video.status === status).length;
-    const [waiting, making] = [count("queued"), count("in_progress")];
+    const [queued, running] = [count("queued"), count("in_progress")];
     const done = videos.filter(isOver).length;
-    const parts = [making && `${making} being made`, waiting && `${waiting} waiting`];
+    const parts = [running && `${running} in progress`, queued && `${queued} queued`];
     this.#parts.summary.textContent = parts.filter(Boolean).join(", ") || plural(done, "video");
     this.#parts["gallery-head"].hidden = videos.length === 0;
     if (videos.length) this.#parts.empty.hidden = true;

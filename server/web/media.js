@@ -1,5 +1,5 @@
-// Where a video element finds a file. Without an API key: at its address, in ranges and from the browser's cache. With
-// one, the file is fetched, since an element cannot send a key, and kept for as long as something shows it.
+// URLs of files for media elements. Without an API key: the URL of the route, with ranges and the browser's cache.
+// With a key, which an element cannot send: a blob that is fetched once and kept while an element shows it.
 
 export class Media {
   #api;
@@ -9,7 +9,7 @@ export class Media {
     this.#api = api;
   }
 
-  /** An address for `src`, and a function to call when nothing shows it any more. Throws `ApiError`. */
+  /** A URL for `src`, and a function that releases it. Throws `ApiError`. */
   async open(id, variant) {
     if (!this.#api.key) return { url: this.#api.contentUrl(id, variant), close: () => {} };
     const name = `${id} ${variant}`;
@@ -33,7 +33,7 @@ export class Media {
     blob.url.then(URL.revokeObjectURL, () => {});
   }
 
-  /** Save the file where the browser saves files, under the name that the server gives it. */
+  /** Download the file under the name that the server suggests. */
   async download(id) {
     const answer = await this.#api.request(this.#api.contentUrl(id));
     const name = fileName(answer.headers.get("Content-Disposition") ?? "") ?? `${id}.mp4`;
@@ -44,7 +44,7 @@ export class Media {
   }
 }
 
-/** As RFC 6266 writes it: quoted, or with `*` in percent signs. */
+/** The file name of a `Content-Disposition` header (RFC 6266). */
 function fileName(disposition) {
   const [, encoded, plain] = /filename\*=utf-8''([^;]+)|filename="([^"]+)"/i.exec(disposition) ?? [];
   return encoded ? decodeURIComponent(encoded) : plain;

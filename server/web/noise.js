@@ -1,15 +1,15 @@
-// What a video is made of before it is one. Drawn small; the style sheet enlarges it without smoothing.
+// Noise as a placeholder for unfinished videos. Drawn small; the style sheet enlarges it without smoothing.
 
 const SHORT_SIDE = 20;
 
-/** Grey noise in the shape of the video; `amount` is from 1 to 0, which is none. The same seed, the same noise. */
+/** Grey noise with the aspect ratio of the video. `amount` from 0 to 1; the same seed gives the same noise. */
 export function paintNoise(canvas, width, height, seed, amount) {
   const scale = SHORT_SIDE / Math.min(width, height);
   const random = generator(seed);
   paint(canvas, Math.round(width * scale), Math.round(height * scale), () => [128, 124, 116, random() * amount * 190]);
 }
 
-/** One of the frames between noise and picture that the empty gallery shows: `done` from 0 to 1. */
+/** A frame between noise and picture for the empty gallery; `done` from 0 to 1. */
 export function paintEmerging(canvas, done) {
   const random = generator(Math.round(done * 100) + 1);
   const size = 28;
@@ -30,7 +30,7 @@ function paint(canvas, width, height, colour) {
   context.putImageData(image, 0, 0);
 }
 
-// mulberry32: small, fast, and good enough for something to look at.
+// mulberry32: small, fast, and sufficient for decoration.
 function generator(seed) {
   let state = seed >>> 0;
   return () => {

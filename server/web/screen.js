@@ -1,27 +1,27 @@
-// Where a video is seen: noise while it waits, previews while it is made, then the video itself, all in one place.
+// The picture of one video: noise while it is queued, previews while it is in progress, then the video itself.
 
 import { element, icon } from "./element.js";
 import { paintNoise } from "./noise.js";
-import { isExpired, isOver } from "./words.js";
+import { isExpired, isFilm, isImage, isOver, pictureOf } from "./words.js";
 
 const motion = matchMedia("(prefers-reduced-motion: reduce)");
 const CRISP_UP_TO = 128;
 
-/** Whether videos move by themselves: as the system is set, until somebody says otherwise. */
+/** Whether videos play automatically: by the system's motion setting, until the user chooses. */
 export const playing = {
   get on() {
     return (localStorage.getItem("framedit.playing") ?? (motion.matches ? "no" : "yes")) === "yes";
   },
   set on(on) {
     localStorage.setItem("framedit.playing", on ? "yes" : "no");
-    for (const screen of screens.values()) screen.moveOrRest();
+    for (const screen of screens.values()) screen.playOrPause();
   },
 };
 
-// Only what can be seen is loaded and moves.
+// Only visible videos are loaded and played.
 const screens = new Map();
-const watcher = new IntersectionObserver(
-  (entries) => entries.forEach(({ target, isIntersecting }) => screens.get(target)?.seen(isIntersecting)),
+const visibility = new IntersectionObserver(
+  (entries) => entries.forEach(({ target, isIntersecting }) => screens.get(target)?.setVisible(isIntersecting)),
   { rootMargin: "200px" },
 );
 
@@ -34,7 +34,7 @@ export class Screen {
   #visible = false;
   #controls;
   #closed = false;
-  #askedForThumbnail = false;
+  #requestedThumbnail = false;
 
   constructor(media, video, { controls = false } = {}) {
     this.#media = media;
@@ -52,7 +52,7 @@ export class Screen {
     this.element.classList.toggle("crisp", Math.max(width, height) <= CRISP_UP_TO);
     this.#size = [width, height];
     screens.set(this.element, this);
-    watcher.observe(this.element);
+    visibility.observe(this.element);
     this.update(video, {});
   }
 
@@ -67,23 +67,24 @@ export class Screen {
     this.#load();
   }
 
-  seen(visible) {
+  setVisible(visible) {
     this.#visible = visible;
-    this.moveOrRest();
+    this.playOrPause();
   }
 
-  moveOrRest() {
+  playOrPause() {
     this.#load();
     if (!this.#film || this.#controls) return;
-    if (this.#visible && playing.on) this.#film.play().catch(() => {}); // a browser may forbid it; a still is fine
+    // Browsers may forbid autoplay. They show the first frame then.
+    if (this.#visible && playing.on) this.#film.play().catch(() => {});
     else this.#film.pause();
   }
 
   close() {
-    watcher.unobserve(this.element);
+    visibility.unobserve(this.element);
     screens.delete(this.element);
     this.#closed = true;
-    this.#film?.removeAttribute("src"); // lets go of the connection
+    this.#film?.removeAttribute("src"); // closes the connection
     this.#film?.load();
     for (const file of this.#files) file.close();
   }
@@ -91,22 +92,27 @@ export class Screen {
   #paint(live) {
     const { status, seed, progress } = this.#video;
     const amount = status === "queued" ? 0.55 : status === "in_progress" ? 1 - 0.6 * (progress / 100) : 0.3;
-    // New noise at each step; with less motion asked for, the same noise only fades.
+    // New noise at each step. With reduced motion, the same noise only fades.
     const step = status === "in_progress" && !motion.matches ? (live.step ?? progress) : 0;
     paintNoise(this.noise, ...this.#size, seed + step, amount);
   }
 
   #load() {
     if (!this.#visible || this.#video.status !== "completed" || isExpired(this.#video)) return;
-    if (this.preview.hidden && !this.#askedForThumbnail) this.#showThumbnail();
+    const isPicture = !isFilm(this.#video);
+    if ((this.preview.hidden || isPicture) && !this.#requestedThumbnail) this.#showThumbnail();
+    if (isPicture) return;
     if (!this.#film && (playing.on || this.#controls)) this.#showFilm();
   }
 
-  /** What is seen until the video has come, or where it is not to move; a preview is as good. */
+  /** Shown until the video is loaded, and in place of it while videos are paused. A preview serves as well. The viewer
+   * shows an image or an animation itself. */
   async #showThumbnail() {
-    this.#askedForThumbnail = true;
+    this.#requestedThumbnail = true;
     this.preview.hidden = false;
-    const url = await this.#open("thumbnail").catch(() => null);
+    const shown = this.#controls && !isFilm(this.#video) ? pictureOf(this.#video) : "thumbnail";
+    if (shown === "video") this.preview.alt = isImage(this.#video) ? "The image" : "The video";
+    const url = await this.#open(shown).catch(() => null);
     if (url) this.preview.src = url;
     else this.preview.hidden = true;
   }
@@ -121,7 +127,7 @@ export class Screen {
       tabindex: this.#controls ? null : "-1",
       "aria-label": this.#controls ? "The video" : null,
     });
-    film.muted = true; // without this, it may not play by itself
+    film.muted = true; // browsers allow autoplay for muted videos only
     this.#film = film;
     film.addEventListener("loadeddata", () => this.element.classList.add("developed"), { once: true });
     film.addEventListener("error", () => this.#missing());
@@ -130,7 +136,7 @@ export class Screen {
       const url = await this.#open("video");
       if (this.#closed) return;
       film.src = url;
-      this.moveOrRest();
+      this.playOrPause();
     } catch {
       this.#missing();
     }

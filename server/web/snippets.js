@@ -1,4 +1,11 @@
-// The request that makes a video again, for a terminal and for Python. An API key is named, never written out.
+// Code that creates the same video with curl or Python. It reads the API key from the environment.
+
+import { isImage } from "./words.js";
+
+function fileName(video) {
+  if (isImage(video)) return "image.png";
+  return video.output_format === "png" ? "frames.zip" : `video.${video.output_format}`;
+}
 
 function body(video) {
   const fields = {
@@ -6,13 +13,18 @@ function body(video) {
     prompt: video.prompt,
     class_label: video.class_name ?? video.class_label,
     negative_prompt: video.negative_prompt || null,
+    clean_caption: video.prompt === null ? null : video.clean_caption,
     seed: video.seed,
     num_inference_steps: video.num_inference_steps,
     guidance_scale: video.guidance_scale,
     sampler: video.sampler,
+    speed: video.speed === "exact" ? null : video.speed,
+    adapters: video.adapters?.length ? video.adapters : null,
     num_frames: video.num_frames,
     fps: video.fps,
     size: video.size,
+    output_format: isImage(video) || video.output_format === "mp4" ? null : video.output_format,
+    output_quality: isImage(video) || video.output_quality === "high" ? null : video.output_quality,
   };
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null && value !== undefined));
 }
@@ -28,8 +40,9 @@ export function curl(video, { base, key }) {
 
 export function python(video, { base, key }) {
   const { model, prompt = "", ...others } = body(video);
-  // JSON is also Python here: there are only strings and numbers in it.
-  const line = ([name, value]) => `        ${JSON.stringify(name)}: ${JSON.stringify(value)},`;
+  // These JSON strings and numbers are valid Python; truth values are not.
+  const literal = (value) => ({ true: "True", false: "False" })[value] ?? JSON.stringify(value);
+  const line = ([name, value]) => `        ${JSON.stringify(name)}: ${literal(value)},`;
   return [
     ...(key ? ["import os", ""] : []),
     "from openai import OpenAI",
@@ -42,7 +55,7 @@ export function python(video, { base, key }) {
     ...Object.entries(others).map(line),
     "    },",
     ")",
-    'client.videos.download_content(video.id).write_to_file("video.mp4")',
+    `client.videos.download_content(video.id).write_to_file("${fileName(video)}")`,
     "",
   ].join("\n");
 }

@@ -1,4 +1,4 @@
-// One video in the gallery, from waiting to looping.
+// One video in the gallery.
 
 import { element, icon, iconButton } from "./element.js";
 import { Screen } from "./screen.js";
@@ -9,7 +9,7 @@ export class Tile {
   #actions;
   #phase = "";
 
-  /** `actions`: functions of a video, by name: open, again, remix, download, cancel, remove. */
+  /** `actions`: functions of a video, by name: open, again, remix, edit, extend, download, cancel, remove. */
   constructor(media, video, actions) {
     this.#actions = actions;
     this.screen = new Screen(media, video);
@@ -55,12 +55,13 @@ export class Tile {
   #offer(phase) {
     const button = (name, label, picture = name) =>
       iconButton(picture, `${label}: ${subject(this.#video)}`, () => this.#actions[name](this.#video));
-    const again = button("again", "Again, with a new seed");
+    const again = button("again", "Repeat with a new seed");
     const buttons = {
       unfinished: [this.#cancelButton()],
       completed: [
         again,
-        ...(this.#video.prompt ? [button("remix", "Remix")] : []),
+        ...(this.#video.prompt ? [button("remix", "Remix"), button("edit", "Edit")] : []),
+        button("extend", "Extend"),
         button("download", "Download"),
         button("remove", "Delete", "bin"),
       ],

@@ -1,4 +1,4 @@
-// One video, large, with all that is known of it and all that can be done with it.
+// The dialog with one video, its settings and its actions.
 
 import { element, icon } from "./element.js";
 import { Screen } from "./screen.js";
@@ -21,7 +21,7 @@ export class Viewer {
     this.#library = library;
     this.#media = media;
     this.#actions = actions;
-    for (const name of ["stage", "subject", "state", "settings", "actions", "snippet", "source"]) {
+    for (const name of ["stage", "subject", "state", "settings", "actions", "snippet", "source", "seam"]) {
       this.#parts[name] = document.getElementById(`viewer-${name}`);
     }
     document.getElementById("viewer-close").addEventListener("click", () => this.#dialog.close());
@@ -67,13 +67,22 @@ export class Viewer {
       ),
     );
     this.#showSource(video);
+    this.#showSeam(video);
     const phase = isOver(video) ? video.status : "unfinished";
     if (phase !== this.#phase) this.#parts.actions.replaceChildren(...this.#buttons(video, phase));
     this.#phase = phase;
   }
 
+  /** Mark where the continuation starts on the timeline of an extension. */
+  #showSeam(video) {
+    const isExtension = video.reference?.use === "extend";
+    this.#parts.seam.hidden = !isExtension;
+    if (!isExtension) return;
+    this.#parts.seam.style.setProperty("--at", `${(100 * video.reference.num_frames) / video.num_frames}%`);
+  }
+
   #showSource(video) {
-    const id = video.remixed_from_video_id;
+    const id = video.remixed_from_video_id ?? video.source_video_id;
     this.#parts.source.hidden = !id || !this.#library.get(id);
     this.#parts.source.onclick = () => this.open(this.#library.get(id));
   }
@@ -84,16 +93,18 @@ export class Viewer {
       element("button", { type: "button", class: "button", onclick: act }, icon(picture), label);
     const curl = button("curl", "Copy as curl", "copy", () => this.#copy(snippets.curl(current(), this.#api)));
     const python = button("python", "Copy as Python", "copy", () => this.#copy(snippets.python(current(), this.#api)));
-    const again = button("again", "Again", "again");
+    const again = button("again", "Repeat", "again");
     const remix = video.prompt ? [button("remix", "Remix", "remix")] : [];
+    const edit = video.prompt ? [button("edit", "Edit", "edit")] : [];
+    const extend = button("extend", "Extend", "extend");
     const use = button("use", "Use settings", "sliders");
     const remove = button("remove", "Delete", "bin");
     if (phase === "unfinished") return [button("cancel", "Cancel", "close"), use, curl, python];
     if (phase === "failed") return [again, use, curl, python, remove];
-    return [again, ...remix, use, button("download", "Download", "download"), curl, python, remove];
+    return [again, ...remix, ...edit, extend, use, button("download", "Download", "download"), curl, python, remove];
   }
 
-  /** Shown too: it is what is copied, and can be taken by hand where the browser keeps its clipboard to itself. */
+  /** Also shows the code, so that it can be copied by hand where the browser denies access to its clipboard. */
   async #copy(text) {
     const [title, code] = this.#parts.snippet.children;
     code.textContent = text;

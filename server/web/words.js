@@ -1,13 +1,30 @@
-// How things are said.
+// Texts for states, times and settings of videos.
 
-/** What a video shows. */
+/** A short title: the prompt, the class, or the model. */
 export function subject(video) {
-  return video.prompt || (video.class_name && readable(video.class_name)) || `a video of ${video.model}`;
+  return video.original_prompt || video.prompt || (video.class_name && readable(video.class_name)) || `a video of ${video.model}`;
 }
 
-/** A class name, as people would write it. */
+/** A class name without dashes and underscores. */
 export function readable(className) {
   return className.replaceAll(/[-_]+/g, " ");
+}
+
+/** Whether the result is an image. */
+export function isImage(video) {
+  return video.num_frames === 1;
+}
+
+/** Whether the result is a film, which has controls; others are pictures, or the frames in a ZIP. */
+export function isFilm(video) {
+  return !isImage(video) && ["mp4", "webm"].includes(video.output_format);
+}
+
+const isAnimation = (video) => ["gif", "webp"].includes(video.output_format);
+
+/** The variant of the content that shows a video which is no film. */
+export function pictureOf(video) {
+  return isImage(video) || isAnimation(video) ? "video" : "thumbnail";
 }
 
 export function isOver(video) {
@@ -30,7 +47,7 @@ export function duration(seconds) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** What a video is waiting for, or how far it is; `live` is what events have told beyond the object. */
+/** Queue position or step, and the remaining time. `live` is the data of the last progress event. */
 export function progress(video, live = {}) {
   const eta = live.eta_seconds ?? video.eta_seconds;
   const left = eta === null || eta === undefined ? "" : ` · ${duration(eta)} left`;
@@ -39,7 +56,7 @@ export function progress(video, live = {}) {
     return `${place === 1 ? "Next in the queue" : place ? `${ordinal(place)} in the queue` : "In the queue"}${left}`;
   }
   const done = live.step ? `Step ${live.step} of ${live.steps}` : `${video.progress} %`;
-  return video.progress >= 99 || (live.step && live.step >= live.steps) ? "Last touches" : done + left;
+  return video.progress >= 99 || (live.step && live.step >= live.steps) ? "Decoding and encoding" : done + left;
 }
 
 function ordinal(number) {
@@ -47,31 +64,41 @@ function ordinal(number) {
   return number + ending[new Intl.PluralRules("en", { type: "ordinal" }).select(number)];
 }
 
-/** Why there is no video. */
+/** Why a video failed. */
 export function failure(video) {
   if (isCancelled(video)) return "Cancelled";
   return video.error?.message ? video.error.message[0].toUpperCase() + video.error.message.slice(1) : "Failed";
 }
 
-/** The settings of a video, for people: pairs of a name and a value. */
+/** The settings of a video as pairs of a label and a value. */
 export function settings(video) {
   return [
     ["Model", video.model],
+    ["Enhanced prompt", video.original_prompt ? video.prompt : null],
     ["Seed", video.seed],
     ["Steps", video.num_inference_steps],
     ["Guidance", video.guidance_scale],
     ["Sampler", video.sampler],
-    ["Frames", `${video.num_frames} at ${video.fps} a second`],
+    ["Speed", video.speed === "exact" ? null : video.speed],
+    ["Frames", isImage(video) ? "1, an image" : `${video.num_frames} at ${video.fps} fps`],
+    ["Format", isImage(video) ? null : format(video)],
     ["Size", video.size.replace("x", " × ")],
-    ["Without", video.negative_prompt],
+    ["Negative prompt", video.negative_prompt],
+    ["Clean prompts", video.prompt === null ? null : video.clean_caption ? "yes" : "no"],
     ["Priority", video.priority === "normal" ? null : video.priority],
-    ["Asked for", moment(video.created_at)],
+    ["Created", moment(video.created_at)],
     ["Expires", video.expires_at && moment(video.expires_at)],
-    ["Took", took(video)],
+    ["Generation time", generationTime(video)],
   ].filter(([, value]) => value !== null && value !== undefined && value !== "");
 }
 
-function took(video) {
+function format(video) {
+  if (video.output_format === "png") return "PNG frames (ZIP)";
+  const name = { mp4: "MP4", webm: "WebM", gif: "GIF", webp: "WebP" }[video.output_format];
+  return video.output_quality === "high" ? name : `${name}, ${video.output_quality} quality`;
+}
+
+function generationTime(video) {
   const { denoise_s, decode_s, encode_s } = video.timings ?? {};
   if (video.status !== "completed" || !denoise_s) return null;
   return duration(denoise_s + (decode_s ?? 0) + (encode_s ?? 0));

@@ -1,11 +1,11 @@
-"""Which URLs a client may name as a webhook; where they lead is checked again when they are called."""
+"""Checks of the webhook URLs that clients choose. The addresses behind them are checked again at every attempt."""
 
 import re
 from urllib.parse import SplitResult, urlsplit
 
 from jobs.errors import InvalidRequestError
 from jobs.settings import Settings
-from server.public_network import is_public
+from server.webhooks.ssrf_guard import is_public
 
 _VISIBLE = re.compile(r"[!-~]+")
 
@@ -16,18 +16,18 @@ def check_webhook_url(url: str | None, settings: Settings) -> None:
         return
     if settings.webhook_secret is None:
         raise InvalidRequestError(
-            "this server sends no webhooks: whoever runs it sets FRAMEDIT_WEBHOOK_SECRET, which signs them",
+            "this server sends no webhooks, because its setting FRAMEDIT_WEBHOOK_SECRET, which signs them, is missing",
             "webhook_url",
         )
     parts = _split(url)
     if parts is None:
         raise InvalidRequestError(
-            f"webhook_url is {url[:100]!r}; it should be http://host/path or https://host/path, in ASCII, "
+            f"webhook_url is {url[:100]!r}; it must be http://host/path or https://host/path, in ASCII, "
             "without user name or fragment",
             "webhook_url",
         )
     if not settings.webhook_allow_private and _is_private_literal(parts.hostname or ""):
-        raise InvalidRequestError(f"webhook_url is {url[:100]!r}; it should lead to a public address", "webhook_url")
+        raise InvalidRequestError(f"webhook_url is {url[:100]!r}; its host must be a public address", "webhook_url")
 
 
 def _split(url: str) -> SplitResult | None:

@@ -1,7 +1,7 @@
-"""Connections to public addresses only, for URLs that clients have named.
+"""Connections to public addresses only, for URLs that clients choose.
 
-A name is resolved once, all its addresses are checked, and the connection goes to an address that was: a name that
-resolves to something else a moment later changes nothing. TLS and the Host header still carry the name.
+A name is resolved once, all its addresses are checked, and the connection is made to a checked address: an answer of
+the DNS that changes a moment later has no effect. TLS and the Host header still use the name.
 """
 
 import asyncio
@@ -12,16 +12,31 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import httpcore
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Not of the public internet, though Python's `is_global` says so in some of its versions.
+_NOT_PUBLIC = [
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's host, which hands out settings and certificates of the machine
+        "192.0.0.0/24",  # IETF protocol assignments
+        "::/96",  # IPv4-compatible
+        "::ffff:0:0:0/96",  # IPv4-translated
+        "64:ff9b:1::/48",  # local NAT64
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+        "fec0::/10",  # site-local
+    )
+]
 
 
 class ForbiddenAddressError(httpcore.ConnectError):
-    """A name that leads to where clients must not send the server."""
+    """A name resolves to an address that clients must not make the server connect to."""
 
 
 class PublicNetwork(httpcore.AsyncNetworkBackend):
-    """For `httpcore.AsyncConnectionPool`. With `allow_private` it connects to whatever a name resolves to."""
+    """For `httpcore.AsyncConnectionPool`. With `allow_private` every address is allowed."""
 
     def __init__(
         self,
@@ -68,14 +83,14 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        raise ForbiddenAddressError("a webhook goes to no unix socket")
+        raise ForbiddenAddressError("webhooks are not sent to unix sockets")
 
     async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)
 
 
 async def resolve_name(host: str, port: int) -> Sequence[str]:
-    """All addresses of a name, one at least. Raises `httpcore.ConnectError` when it has none."""
+    """Return all addresses of a name, at least one. Raises `httpcore.ConnectError` when it has none."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -84,12 +99,16 @@ async def resolve_name(host: str, port: int) -> Sequence[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address, and each IPv4 address that an IPv6 one stands for, is one of the public internet."""
+    """Return whether an IP address, and each IPv4 address that an IPv6 address embeds, is on the public internet."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    return all(part.is_global and not part.is_multicast for part in (ip, *_embedded(ip)))
+    return all(_is_public(part) for part in (ip, *_embedded(ip)))
 
 
-def _embedded(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Iterable[ipaddress.IPv4Address]:
+def _is_public(ip: Address) -> bool:
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)
+
+
+def _embedded(ip: Address) -> Iterable[ipaddress.IPv4Address]:
     if isinstance(ip, ipaddress.IPv4Address):
         return []
     found = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
@@ -100,4 +119,4 @@ def _embedded(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Iterable[ipa
 
 def _check(host: str, address: str) -> None:
     if not is_public(address):
-        raise ForbiddenAddressError(f"{host} resolves to {address}, which is no public address")
+        raise ForbiddenAddressError(f"{host} resolves to {address}, which is not a public address")

@@ -11,8 +11,13 @@ _EXPOSED_HEADERS = (
     "Content-Range",
     "ETag",
     "Idempotent-Replayed",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
     "Retry-After",
     "Server-Timing",
+    "X-Inference-Time-S",
+    "X-Model",
     "X-Request-Id",
     "X-Video-Id",
     "openai-poll-after-ms",
@@ -20,7 +25,7 @@ _EXPOSED_HEADERS = (
 
 
 def install(app: FastAPI, origins: Sequence[str]) -> None:
-    """Errors too carry the headers. Without cookies: who asks is told by a key in a header, or not at all."""
+    """Add CORS headers to all responses, errors included. Cookies are not used: an API key is sent in a header."""
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(origins),

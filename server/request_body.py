@@ -2,43 +2,73 @@
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NoReturn
 
 from fastapi import Depends, Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
 from jobs.errors import InvalidRequestError
 
 URL_ENCODED = "application/x-www-form-urlencoded"
-FORM_TYPES = ("multipart/form-data", URL_ENCODED)
+MULTIPART = "multipart/form-data"
+FORM_TYPES = (MULTIPART, URL_ENCODED)
+_FORM_TYPES = {name.encode() for name in FORM_TYPES}
 
-# Clients write {"metadata": {"a": "b"}} into a form as metadata[a]=b.
+# The fields that may be files.
+FILE_FIELDS = ("input_reference", "video")
+
+# A form spells {"metadata": {"a": "b"}} as metadata[a]=b.
 _NESTED_KEY = re.compile(r"(\w+)\[([^\[\]]+)\]")
 
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields that a client sent, without those that are null. In a form all values are strings, not `typed`."""
+    """The fields of a request, without those that are null. Values of a form are strings; JSON's are `typed`.
+
+    The value of a file is an empty object; its content is in `files`.
+    """
 
     values: dict[str, Any]
     typed: bool
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 async def read_fields(request: Request) -> Fields:
-    """:raises InvalidRequestError: when the body is neither a JSON object nor a form."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_form = content_type in FORM_TYPES
-    if not is_form and content_type != "application/json":
+    """Read the body.
+
+    :raises InvalidRequestError: when it is neither a JSON object nor a form in UTF-8.
+    """
+    content_type, parameters = parse_options_header(request.headers.get("content-type", ""))
+    is_form = content_type in _FORM_TYPES
+    if not is_form and content_type != b"application/json":
         raise InvalidRequestError(
-            f"the content type is {content_type or 'missing'!r}; send application/json or multipart/form-data",
+            f"the content type is {content_type.decode('latin-1')[:100] or 'missing'!r}; "
+            "send application/json or multipart/form-data",
             code="unsupported_content_type",
         )
-    values = await _form_values(request) if is_form else _parse_object(await request.body())
-    return Fields({name: value for name, value in values.items() if value is not None}, typed=not is_form)
+    if is_form:
+        _check_charset(parameters.get(b"charset", b"utf-8"))
+    if is_form:
+        return await _read_form(request)
+    values = _parse_object(await request.body())
+    return Fields({name: value for name, value in values.items() if value is not None}, typed=True)
 
 
 FieldsDep = Annotated[Fields, Depends(read_fields)]
+
+
+def _check_charset(charset: bytes) -> None:
+    # Starlette decodes with any codec of Python that a client names: some take quadratic time, and Python keeps every
+    # unknown name for ever.
+    if charset.lower() not in (b"utf-8", b"utf8"):
+        name = charset.decode("latin-1")[:40]
+        raise InvalidRequestError(
+            f"the form's charset is {name!r}; forms are read as utf-8: leave charset out, or send charset=utf-8",
+            code="unsupported_charset",
+        )
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:
@@ -46,7 +76,7 @@ def _parse_object(body: bytes) -> dict[str, Any]:
         raise InvalidRequestError("the body is empty; send a JSON object", code="malformed_body")
     try:
         value = json.loads(body.decode("utf-8-sig"), parse_float=_number, parse_constant=_refuse_constant)
-        # A lone surrogate, which JSON can spell, is no text: it could not be sent back.
+        # JSON can spell a lone surrogate, which cannot be encoded again.
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the body is not valid JSON: {_reason(error)}", code="malformed_body") from None
@@ -73,31 +103,28 @@ def _reason(error: Exception) -> str:
     return "it is nested too deeply" if isinstance(error, RecursionError) else "a number in it is not allowed"
 
 
-async def _form_values(request: Request) -> dict[str, Any]:
-    try:
-        values = await _read_form(request)
-        # A charset of the client's choice can make a lone surrogate of it, as in JSON, or nothing at all.
-        json.dumps(values, ensure_ascii=False).encode()
-    except UnicodeError as error:
-        raise InvalidRequestError(f"the form cannot be read: {_reason(error)}", code="malformed_body") from None
-    return values
-
-
-async def _read_form(request: Request) -> dict[str, Any]:
+async def _read_form(request: Request) -> Fields:
     values: dict[str, Any] = {}
+    files: dict[str, bytes] = {}
     async with request.form() as form:
-        for key, value in form.multi_items():
-            if isinstance(value, UploadFile):
-                raise InvalidRequestError(f"{key} is a file; no model here takes files", param=key)
+        for key, part in form.multi_items():
             nested = _NESTED_KEY.fullmatch(key)
             target = values.setdefault(nested[1], {}) if nested else values
             name = nested[2] if nested else key
             if not isinstance(target, dict) or name in target:
                 raise InvalidRequestError(f"{key} is given more than once", param=key)
-            target[name] = value
+            if isinstance(part, UploadFile):
+                files[key] = await _read_file(key, part)
+            target[name] = {} if isinstance(part, UploadFile) else part
     if len(values) == 1 and next(iter(values)).lstrip().startswith("{"):
         raise InvalidRequestError(
             "the body looks like JSON but was sent as a form; add the header Content-Type: application/json",
             code="malformed_body",
         )
-    return values
+    return Fields(values, typed=False, files=files)
+
+
+async def _read_file(key: str, file: UploadFile) -> bytes:
+    if key not in FILE_FIELDS:
+        raise InvalidRequestError(f"{key} is a file; only {' and '.join(FILE_FIELDS)} may be files", param=key)
+    return await file.read()

@@ -1,0 +1,1 @@
+"""Responses that carry the files of videos."""

@@ -1,0 +1,1 @@
+"""Creates the videos of a request: model choice, limits, idempotency."""

@@ -1,0 +1,1 @@
+"""HTTP below the application: connections, their deadlines, and the head of a request."""

@@ -1,0 +1,1 @@
+"""What happens to a prompt before a video is accepted: enhancement and moderation by other services."""

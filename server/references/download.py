@@ -1,0 +1,46 @@
+"""Download the file of an `image_url`, from addresses that the network allows, without redirects."""
+
+import asyncio
+import ssl
+
+import httpcore
+
+from jobs.errors import InvalidRequestError
+
+_HTTP_OK = 200
+
+
+def download(
+    param: str, url: str, network: httpcore.AsyncNetworkBackend, max_bytes: int, timeout_seconds: float
+) -> bytes:
+    """Return the file. `param` is the request field that errors name.
+
+    :raises InvalidRequestError: when it cannot be read, or is too large.
+    """
+    try:
+        return asyncio.run(asyncio.wait_for(_get(param, url, network, max_bytes), timeout_seconds))
+    except TimeoutError:
+        fault = f"takes longer than {timeout_seconds:g} s to download"
+    except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ValueError) as error:
+        if isinstance(error, InvalidRequestError):
+            raise
+        fault = "cannot be downloaded: its host must have a public address and answer over HTTP"
+    raise InvalidRequestError(f"{param} has an image_url that {fault}; upload the file instead", param)
+
+
+async def _get(param: str, url: str, network: httpcore.AsyncNetworkBackend, max_bytes: int) -> bytes:
+    # Redirects are not followed: the pool sends one request and returns its response.
+    pool = httpcore.AsyncConnectionPool(ssl_context=ssl.create_default_context(), network_backend=network)
+    content = bytearray()
+    async with pool, pool.stream("GET", url, headers={"Accept": "image/*, video/*"}) as response:
+        if response.status != _HTTP_OK:
+            raise InvalidRequestError(
+                f"{param} has an image_url that answers {response.status}; it must answer {_HTTP_OK}", param
+            )
+        async for part in response.aiter_stream():
+            content += part
+            if len(content) > max_bytes:
+                raise InvalidRequestError(
+                    f"{param} has an image_url with more than {max_bytes} bytes, the most that is allowed", param
+                )
+    return bytes(content)

@@ -1,0 +1,115 @@
+"""Find the image or video that a request names, and decode it to the size of the model."""
+
+import base64
+import binascii
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from typing import IO
+
+from jobs.cards import ModelCard
+from jobs.errors import InvalidRequestError, VideoFailedError, VideoNotReadyError
+from jobs.settings import Settings
+from jobs.storage.artifact_store import ArtifactStore
+from jobs.videos.record import VideoRecord
+from server.auth import Caller, find_visible
+from server.dependencies import Services
+from server.references.decoder import DecodedFrames, DecoderLimits, decode
+from server.references.download import download
+from server.webhooks.ssrf_guard import PublicNetwork
+from server.wire import ReferenceInput
+
+
+@dataclass(frozen=True)
+class SourceVideo:
+    """An image or a video of a request: an uploaded file, or a completed video of the caller."""
+
+    param: str
+    content: bytes | None = None
+    record: VideoRecord | None = None
+    artifacts: ArtifactStore | None = None
+
+    def decode(self, settings: Settings, card: ModelCard, fps: int, max_frames: int | None = None) -> DecodedFrames:
+        """The first frames, cropped and resized to the model's size.
+
+        An uploaded video is resampled to `fps`. Of a generated one, interpolated frames are left out.
+
+        :raises InvalidRequestError: for a file that is not an image or a video, is broken, or passes a limit.
+        :raises ArtifactStoreError: when the file of a video cannot be read.
+        """
+        with tempfile.TemporaryFile(prefix="framedit-") as file:
+            self._copy_to(file)
+            file.flush()
+            limits = DecoderLimits(
+                max_pixels=settings.max_reference_pixels,
+                max_frames=settings.max_reference_frames,
+                timeout_seconds=settings.reference_timeout_seconds,
+            )
+            if self.record is None:
+                return decode(file, self.param, card.width, card.height, fps, max_frames=max_frames, limits=limits)
+            request = self.record.request
+            every = request.frame_rate_multiplier
+            # A WebP joins equal frames, so its times count.
+            file_fps = request.fps * every if request.result_kind == "webp" else None
+            return decode(file, self.param, card.width, card.height, file_fps, every, max_frames, limits)
+
+    def _copy_to(self, file: IO[bytes]) -> None:
+        if self.content is not None:
+            file.write(self.content)
+        elif self.record is not None and self.artifacts is not None:
+            kind = self.record.request.result_kind
+            with self.artifacts.open(self.record.id, kind) as stored:
+                if kind == "frames":
+                    _copy_frames(stored, file)
+                else:
+                    shutil.copyfileobj(stored, file)
+
+
+def find_source(
+    param: str, given: ReferenceInput, file: bytes | None, services: Services, caller: Caller
+) -> SourceVideo:
+    """The source that a request names.
+
+    :raises InvalidRequestError: when it names none or more than one, or a URL that is not allowed or cannot be read.
+    :raises VideoNotFoundError: when the caller has no such video.
+    :raises VideoUnavailableError: when the video is not completed.
+    """
+    named = [value for value in (file, given.id, given.image_url) if value is not None]
+    if len(named) > 1:
+        raise InvalidRequestError(f"{param} is given more than once; send a file, an id or an image_url", param)
+    if file is not None:
+        return SourceVideo(param, file)
+    if given.id is not None:
+        record = find_visible(services, caller, given.id)
+        if record.status == "failed":
+            raise VideoFailedError(f"{param} is {given.id}, which has failed; use a completed video")
+        if record.status != "completed":
+            raise VideoNotReadyError(f"{param} is {given.id}, which is {record.status}; wait until it is completed")
+        return SourceVideo(param, record=record, artifacts=services.artifacts)
+    if given.image_url is not None:
+        return SourceVideo(param, _read_url(param, given.image_url, services.settings))
+    raise InvalidRequestError(f"{param} is empty; send a file, an id or an image_url", param)
+
+
+def _copy_frames(archive: IO[bytes], file: IO[bytes]) -> None:
+    """Write the PNGs of a ZIP one after the other, as ffmpeg reads a stream of them."""
+    with zipfile.ZipFile(archive) as frames:
+        for name in sorted(frames.namelist()):
+            with frames.open(name) as frame:
+                shutil.copyfileobj(frame, file)
+
+
+def _read_url(param: str, url: str, settings: Settings) -> bytes:
+    if settings.image_urls != "data" and url.startswith(("http://", "https://")):
+        network = PublicNetwork(allow_private=settings.image_urls == "any")
+        return download(param, url, network, settings.max_upload_bytes, settings.reference_timeout_seconds)
+    head, comma, data = url.partition(",")
+    if not head.startswith("data:") or not comma or not head.endswith(";base64"):
+        raise InvalidRequestError(
+            f"{param} has an image_url that is not a data URL; send data:image/png;base64,... or upload the file", param
+        )
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error:
+        raise InvalidRequestError(f"{param} has an image_url that is not valid base64", param) from None

@@ -1,4 +1,4 @@
-"""One line a message, for people or as JSON, with what the work at hand is about and without secrets."""
+"""Log lines as text or JSON, with the context of the request or video and without secrets."""
 
 import json
 import logging
@@ -7,25 +7,25 @@ import sys
 import time
 from collections.abc import Iterable
 
-from jobs import log_context
+from jobs.telemetry import log_context
 
-_CHATTY = ("httpx", "httpcore", "urllib3", "diffusers", "transformers", "uvicorn", "rq", "asyncio", "filelock")
-# A shorter one would be found in ordinary words.
+_LIBRARIES = ("httpx", "httpcore", "urllib3", "diffusers", "transformers", "uvicorn", "rq", "asyncio", "filelock")
+# A shorter secret would also match ordinary words.
 _MIN_SECRET_CHARACTERS = 4
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+")
 
 
 def configure_logging(process: str, level: str, log_format: str = "text", secrets: Iterable[str] = ()) -> None:
-    """Log to stderr, as `12:34:56 worker  INFO    ready: demo-text on cpu` or as JSON; libraries only when in debug.
+    """Log to stderr, as `12:34:56 worker  INFO    ready: demo-text on cpu` or as JSON.
 
-    `secrets` are blotted out wherever they come up.
+    Libraries log warnings and errors only, unless the level is debug. `secrets` are replaced by `***`.
     """
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter(process) if log_format == "json" else TextFormatter(process)
-    handler.setFormatter(Discreet(formatter, secrets))
+    handler.setFormatter(RedactingFormatter(formatter, secrets))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
-        for name in _CHATTY:
+        for name in _LIBRARIES:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -57,8 +57,8 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-class Discreet(logging.Formatter):
-    """What another formatter writes, without secrets."""
+class RedactingFormatter(logging.Formatter):
+    """Replaces secrets in the output of another formatter."""
 
     def __init__(self, formatter: logging.Formatter, secrets: Iterable[str]) -> None:
         super().__init__()

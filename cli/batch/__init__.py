@@ -1,0 +1,1 @@
+"""Many videos from the rows of a file."""

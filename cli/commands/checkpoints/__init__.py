@@ -1,0 +1,1 @@
+"""Commands for checkpoint folders on this machine."""

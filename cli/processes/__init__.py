@@ -1,0 +1,1 @@
+"""The processes that the commands start: API, workers, embedded database, supervisor."""

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training import diffusion, evaluate, latents, package, text_encoder, vae
 from training.demos import DEMOS
+from training.evaluation import evaluate
+from training.stages import diffusion, latents, package, text_encoder, vae
 
 
 @dataclass(frozen=True)

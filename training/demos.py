@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from models.config import Conditioning, Fuse, Layout, MatrixAttentionConfig, Temporal, TransformerConfig
-from training.scenes import CLASS_NAMES, DIRECTIONS, MOTIONS
-from training.text_encoder import WIDTH as TEXT_WIDTH
+from training.stages.text_encoder import WIDTH as TEXT_WIDTH
+from training.world.scenes import CLASS_NAMES, DIRECTIONS, MOTIONS
 
 NUM_FRAMES = 16
 LATENT_SIZE = 8

@@ -31,6 +31,9 @@ BACKGROUNDS: dict[str, RGB] = {
     "brown": (82, 50, 26),
 }
 SHAPES = ("circle", "square", "triangle", "star")
+# A four-pointed star. No demo model knows it: the demo adapter teaches it.
+ADAPTER_SHAPE = "sparkle"
+RENDERED_SHAPES = (*SHAPES, ADAPTER_SHAPE)
 DIRECTIONS = ("moving left", "moving right", "moving up", "moving down")
 MOTIONS = (*DIRECTIONS, "spinning", "growing", "shrinking", "staying still")
 SIZES = ("small", "large")

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from training.loop import LoopSettings, autocast, pick_device, train
-from training.scenes import Split, draw_scenes
-from training.world import render_at
+from training.world.renderer import render_at
+from training.world.scenes import Split, draw_scenes
 
 KL_WEIGHT = 1e-4
 # An edge pixel counts this many times more than one of a flat area, which is most of every frame.

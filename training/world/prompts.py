@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from training import wordings
-from training.scenes import ATTRIBUTES, VOCABULARY, Scene
+from training.world import wordings
+from training.world.scenes import ATTRIBUTES, VOCABULARY, Scene
 
 Item = TypeVar("Item")
 

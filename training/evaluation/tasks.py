@@ -3,8 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from training import prompts
-from training.scenes import CLASS_NAMES, SHAPES, Scene, Split, draw_scenes
+from training.world import prompts
+from training.world.scenes import CLASS_NAMES, SHAPES, Scene, Split, draw_scenes
 
 HELD_OUT_SHARE = 0.3
 

@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from jobs.cards import ModelCard, write_card
 from models.checkpoint.directory import CheckpointConfig, new_folder
 from models.checkpoint.save import save_checkpoint
+from models.checkpoint.text_encoder import load_text_encoder
+from models.checkpoint.vae import load_video_decoder, read_vae_config
 from models.config import Conditioning
 from models.sampling.samplers import SAMPLERS
 from models.sampling.schedule import NoiseSchedule
-from models.text import TextEncoder
-from models.vae import VideoDecoder, read_vae_config
 from training.demos import DEMOS, Demo
-from training.scenes import CLASS_NAMES
-from training.tokenizer import MAX_TOKENS
+from training.stages.tokenizer import MAX_TOKENS
+from training.world.scenes import CLASS_NAMES
 
 PIXELS = 64
 FPS = 8
@@ -32,7 +32,8 @@ def make_card(demo: Demo) -> ModelCard:
         license="Apache-2.0",
         conditioning=demo.config.conditioning.value,
         num_frames=demo.config.num_frames,
-        max_frames=demo.config.num_frames,
+        max_frames=4 * demo.config.num_frames,
+        trained_frames=demo.config.num_frames,
         height=PIXELS,
         width=PIXELS,
         tokens_per_frame=demo.config.tokens_per_frame,
@@ -52,12 +53,16 @@ def package(demo: Demo, weights: Path, vae: Path, text: Path, output: Path) -> N
     is_text = demo.config.conditioning is Conditioning.TEXT
     scaling_factor = float(read_vae_config(vae)["scaling_factor"])
     settings = CheckpointConfig(
-        demo.config, NoiseSchedule(), scaling_factor, MAX_TOKENS if is_text else None, cut_negative_to_prompt=is_text
+        demo.config,
+        NoiseSchedule(),
+        scaling_factor,
+        max_tokens=MAX_TOKENS if is_text else None,
+        cut_negative_to_prompt=is_text,
     )
-    decoder = VideoDecoder.load(vae, scaling_factor, "cpu", torch.float32)
+    decoder = load_video_decoder(vae, scaling_factor, "cpu", torch.float32)
     encoder = None
     if is_text:
-        encoder = TextEncoder.load(text / "text_encoder", text / "tokenizer", MAX_TOKENS, "cpu", torch.float32)
+        encoder = load_text_encoder(text / "text_encoder", text / "tokenizer", MAX_TOKENS, "cpu", torch.float32)
     with new_folder(output) as folder:
         save_checkpoint(folder, settings, load_file(weights), decoder, encoder, torch.float16)
         write_card(folder, make_card(demo))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.scenes import BACKGROUNDS, COLORS, DIRECTIONS, MOTIONS, SHAPES, Scenes
+from training.world.scenes import BACKGROUNDS, COLORS, DIRECTIONS, MOTIONS, RENDERED_SHAPES, Scenes
 
 EDGE_PIXELS = 1.5
 MARGIN = 0.04
@@ -24,10 +24,10 @@ HEADINGS = {"moving left": (-1, 0), "moving right": (1, 0), "moving up": (0, -1)
 
 # Every shape is a star with n tips: its outline runs from a tip (radius 1 x reach) to a notch halfway to the next tip.
 # A polygon's notch lies on the straight line between two tips; 64 tips are a circle to a hundredth of a pixel.
-_TIPS = {"circle": 64, "square": 4, "triangle": 3, "star": 5}
-_NOTCHES = {shape: math.cos(math.pi / tips) for shape, tips in _TIPS.items()} | {"star": 0.46}
-_REACHES = {"circle": 1.0, "square": 1.2, "triangle": 1.22, "star": 1.22}
-_TURNS = {"circle": 0.0, "square": math.pi / 4, "triangle": 0.0, "star": 0.0}
+_TIPS = {"circle": 64, "square": 4, "triangle": 3, "star": 5, "sparkle": 4}
+_NOTCHES = {shape: math.cos(math.pi / tips) for shape, tips in _TIPS.items()} | {"star": 0.46, "sparkle": 0.36}
+_REACHES = {"circle": 1.0, "square": 1.2, "triangle": 1.22, "star": 1.22, "sparkle": 1.22}
+_TURNS = {"circle": 0.0, "square": math.pi / 4, "triangle": 0.0, "star": 0.0, "sparkle": 0.0}
 MAX_REACH = max(_REACHES.values())
 # A shape looks the same after a turn by its sector; its area is the unit area times its radius squared.
 SECTORS = {shape: 2 * math.pi / tips for shape, tips in _TIPS.items()}
@@ -110,7 +110,7 @@ def _signed_distance(shapes: Tensor, x: Tensor, y: Tensor, radius: Tensor, angle
 
 
 def _per_shape(table: dict[str, float], shapes: Tensor) -> Tensor:
-    return torch.tensor([table[shape] for shape in SHAPES], device=shapes.device)[shapes]
+    return torch.tensor([table[shape] for shape in RENDERED_SHAPES], device=shapes.device)[shapes]
 
 
 def _palette(table: dict[str, tuple[int, int, int]], indices: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from models.conditioning import Condition
-from training import prompts
-from training.latents import LatentDataset
-from training.scenes import CLASS_NAMES, Scene
-from training.tokenizer import MAX_TOKENS
+from training.stages.latents import LatentDataset
+from training.stages.tokenizer import MAX_TOKENS
+from training.world import prompts
+from training.world.scenes import CLASS_NAMES, Scene
 
 DROPOUT = 0.1  # of labels and prompts, so that guidance has something to push away from
 

@@ -14,12 +14,12 @@ from models.conditioning import Condition
 from models.config import Conditioning
 from models.sampling.schedule import NoiseSchedule
 from models.transformer import Transformer, count_parameters
-from training.conditions import DROPOUT, ConditionOf, class_conditions, make_prompt_pool, text_conditions
 from training.demos import DEMOS
-from training.initialize import initialize
-from training.latents import LatentDataset
 from training.loop import LoopSettings, pick_device, train
-from training.losses import diffusion_losses, terms_of
+from training.stages.conditions import DROPOUT, ConditionOf, class_conditions, make_prompt_pool, text_conditions
+from training.stages.initialize import initialize
+from training.stages.latents import LatentDataset
+from training.stages.losses import diffusion_losses, terms_of
 
 WORDINGS = 3
 EMA_DECAY = 0.999

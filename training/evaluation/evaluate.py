@@ -14,12 +14,13 @@ from tqdm import tqdm
 from jobs.cards import ModelCard, read_card
 from models.checkpoint.load import Checkpoint, load_checkpoint
 from models.generate import Generation, denoise
+from training.evaluation.mp4 import read_mp4
+from training.evaluation.tasks import Task, class_tasks, text_tasks
+from training.evaluation.vision import Attributes, read_attributes
 from training.loop import pick_device
-from training.mp4 import read_mp4
-from training.scenes import DIRECTIONS
-from training.tasks import Task, class_tasks, text_tasks
-from training.vision import Attributes, read_attributes
-from worker.video import write_mp4
+from training.world.scenes import DIRECTIONS
+from worker.output.formats.encoding import Encoding
+from worker.output.formats.mp4 import write_mp4
 
 COLUMNS = ("color", "shape", "direction", "other motion", "background", "size")
 
@@ -53,7 +54,7 @@ def generate(checkpoint: Checkpoint, card: ModelCard, task: Task, seed: int, pat
         negative=checkpoint.negative(card.negative_prompt, condition) if card.guidance_scale != 1 else None,
     )
     latents = denoise(checkpoint.transformer, checkpoint.schedule, generation)
-    write_mp4(checkpoint.vae.decode(latents).numpy(), path, card.fps)
+    write_mp4(checkpoint.vae.decode(latents).numpy(), path, Encoding(card.fps))
 
 
 def evaluate(checkpoint: Checkpoint, card: ModelCard, tasks: Sequence[Task], videos: Path) -> list[Result]:

@@ -16,8 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.loop import autocast, pick_device
-from training.scenes import ATTRIBUTES, DIRECTIONS, MOTIONS, Scene, Split, draw_scenes
-from training.world import render
+from training.world.renderer import render
+from training.world.scenes import ATTRIBUTES, DIRECTIONS, MOTIONS, Scene, Split, draw_scenes
 
 _SEED_STRIDE = 1_000_003
 

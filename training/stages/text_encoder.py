@@ -1,4 +1,4 @@
-"""The text encoder: a small T5 encoder that learns to tell from any wording what the prompt says of each attribute.
+"""The text encoder: a small T5 encoder that learns to read each attribute of the scene from any wording of a prompt.
 
 One attention-pooled head per attribute reads the tokens as a video model's cross attention will. The heads are thrown
 away; the encoder is then used frozen. Shape legend: B prompts, L tokens, D width, A attributes.
@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
-from training import prompts
 from training.loop import LoopSettings, autocast, pick_device, train
-from training.prompts import Wording
-from training.scenes import ATTRIBUTES, VOCABULARY, Split, draw_scenes
-from training.tokenizer import MAX_TOKENS, make_tokenizer, save_tokenizer
+from training.stages.tokenizer import MAX_TOKENS, make_tokenizer, save_tokenizer
+from training.world import prompts
+from training.world.prompts import Wording
+from training.world.scenes import ATTRIBUTES, VOCABULARY, Split, draw_scenes
 
 WIDTH = 128
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from training import prompts, wordings
-from training.scenes import draw_scenes
+from training.world import prompts, wordings
+from training.world.scenes import draw_scenes
 
 VOCABULARY_SIZE = 1024
 MAX_TOKENS = 40

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene
-from training.world import SECTORS, SIZE_RADII, UNIT_AREAS, Track, coverage
+from training.world.renderer import SECTORS, SIZE_RADII, UNIT_AREAS, Track, coverage
+from training.world.scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, Scene
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""The procedural world: scenes, renderer and prompts."""

@@ -1,11 +1,11 @@
-"""The API under load: a thousand clients that wait for their videos, open event streams, requests, memory.
+"""Measure the API under load: 1,000 polling clients, open event streams, throughput, memory.
 
     python -m benchmarks.http [--clients 1000] [--seconds 10] [--rounds 5] [--streams 500] [--requests 50000]
 
-One API process, as `framedit server` starts it, over a database of its own. A stand-in for a worker moves videos from
-step to step and to their end, so that what is asked for changes as it does in life; no model runs, and the load comes
-from this process. The look at a video is measured against a bare FastAPI route that reads the same Redis hash, in turn
-with it: what else the machine does then falls on both.
+One API process runs as `framedit server` starts it, with its own database. A simulated worker advances the videos, so
+that their records change as in production. No model runs, and this process generates the load. Polling a video is
+compared with a bare FastAPI route that reads the same Redis hash. Both sides run in turn, so that other load on the
+machine affects both.
 """
 
 import argparse
@@ -29,14 +29,16 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.http_client import HttpConnection, percentile
-from benchmarks.machine import describe_machine
-from cli.embedded_redis import EmbeddedRedis
+from benchmarks.parts.http_client import HttpConnection
+from benchmarks.parts.machine import describe_machine
+from cli.bench.summary import percentile
+from cli.processes.embedded_redis import EmbeddedRedis
+from jobs import redis_keys
+from jobs.admission.worker_load import WorkerLoad, publish_load
 from jobs.cards import ModelCard, announce
 from jobs.connection import connect
-from jobs.loads import Load, publish_load
-from jobs.records import Artifact, Timings
-from jobs.store import UNFINISHED_KEY, VideoStore
+from jobs.queue.claimed_videos import ClaimedVideos
+from jobs.videos.record import Artifact, Timings
 
 RESULTS = Path(__file__).parent / "results"
 CARD = ModelCard(
@@ -53,8 +55,8 @@ CARD = ModelCard(
     samplers=["ddim"],
 )
 BODY = {"model": CARD.id, "prompt": "a red circle moving right on a black background"}
-WORKER = "stand-in"
-SEATS = 8
+WORKER = "simulated"
+SLOTS = 8
 STEP_SECONDS = 0.1
 TTL_SECONDS = 3600
 _ENDED = (b'"status":"completed"', b'"status":"failed"')
@@ -62,22 +64,23 @@ _ENDED = (b'"status":"completed"', b'"status":"failed"')
 
 @dataclass(frozen=True)
 class Bench:
-    """What runs: the API on one port, the bare route on another, and the store that both read."""
+    """The running processes: the API on one port, the bare route on another, and the store that both read."""
 
     port: int
     bare_port: int
     server: subprocess.Popen[bytes]
     bare: subprocess.Popen[bytes]
-    store: VideoStore
+    store: ClaimedVideos
 
     def memory_mib(self) -> float:
-        """Resident, of the API process."""
+        """Resident memory of the API process."""
         pages = int(Path(f"/proc/{self.server.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @contextmanager
 def running() -> Iterator[Bench]:
+    """Start both sides and the simulated worker, and stop them at the end of the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         database = EmbeddedRedis(folder / "redis")
@@ -87,30 +90,30 @@ def running() -> Iterator[Bench]:
         announce(redis, CARD, WORKER, TTL_SECONDS)
         port, bare_port = _free_port(), _free_port()
         environment = os.environ | {"REDIS_URL": url, "FRAMEDIT_DATA_DIR": str(folder), "FRAMEDIT_LOG_LEVEL": "warning"}
-        commands = (["cli.main", "server", "--port", str(port)], ["benchmarks.http_bare", url, str(bare_port)])
+        commands = (["cli.main", "server", "--port", str(port)], ["benchmarks.parts.http_bare", url, str(bare_port)])
         processes = [subprocess.Popen([sys.executable, "-m", *command], env=environment) for command in commands]
         for process in processes:
             stack.callback(process.wait)
             stack.callback(process.terminate)
         for number in (port, bare_port):
             _wait_for(number)
-        store = VideoStore(redis)
+        store = ClaimedVideos(redis)
         stack.enter_context(_working(store, redis))
         yield Bench(port, bare_port, processes[0], processes[1], store)
 
 
 @contextmanager
-def _working(store: VideoStore, redis: Any) -> Iterator[None]:
-    """Moves the oldest videos on, `SEATS` at a time, as a worker would."""
+def _working(store: ClaimedVideos, redis: Any) -> Iterator[None]:
+    """Advance the oldest videos, `SLOTS` at a time, as a worker does."""
     ended = threading.Event()
 
     def work() -> None:
         steps: dict[str, int] = {}
         while not ended.wait(STEP_SECONDS):
-            oldest = (raw.decode() for raw in redis.zrange(UNFINISHED_KEY, 0, SEATS - 1))
+            oldest = (raw.decode() for raw in redis.zrange(redis_keys.UNFINISHED, 0, SLOTS - 1))
             for record in filter(None, map(store.find, oldest)):
-                rate = record.cost / (record.steps * STEP_SECONDS) * SEATS
-                publish_load(redis, WORKER, Load(cost_per_second={CARD.id: rate}), TTL_SECONDS)
+                rate = record.cost / (record.steps * STEP_SECONDS) * SLOTS
+                publish_load(redis, WORKER, WorkerLoad(cost_per_second={CARD.id: rate}), TTL_SECONDS)
                 steps[record.id] = steps.get(record.id, -1) + 1
                 if record.status == "queued":
                     store.start(record.id, WORKER)
@@ -129,11 +132,11 @@ def _working(store: VideoStore, redis: Any) -> Iterator[None]:
 
 
 async def create(bench: Bench, count: int) -> tuple[list[str], list[float]]:
-    """Ask for videos one after the other; their ids, and the seconds that each `POST` took."""
+    """Create videos one after the other. Returns their ids and the seconds of each `POST`."""
     ids, seconds = [], []
     async with HttpConnection(bench.port) as connection:
         for _ in range(count):
-            answer = await connection.ask("POST", "/v1/videos", BODY)
+            answer = await connection.request("POST", "/v1/videos", BODY)
             assert answer.status == 200, answer.body
             ids.append(answer.json()["id"])
             seconds.append(answer.seconds)
@@ -142,54 +145,54 @@ async def create(bench: Bench, count: int) -> tuple[list[str], list[float]]:
 
 @dataclass(frozen=True)
 class Polling:
-    """The seconds of each answer, and after how many seconds those who wait were told to ask again."""
+    """The seconds of each answer, and the pauses in seconds that the server named for the next poll."""
 
     taken: list[float]
     pauses: list[float]
 
 
 async def poll(bench: Bench, port: int, ids: list[str], seconds: float, pause: float | None) -> Polling:
-    """A client for each of `ids`, which asks `port` again after about `pause` seconds, or after as many as it is told.
+    """Poll each of `ids` at `port` every `pause` seconds (None: as often as the server says), with one client each.
 
-    One whose video has ended asks for another, which takes its place in `ids`: so many clients wait all the time.
+    A client whose video has ended creates another and replaces its id in `ids`, so the number of waiting clients stays.
     """
     polling = Polling([], [])
     loop = asyncio.get_running_loop()
-    all_here = asyncio.Barrier(len(ids))
+    all_connected = asyncio.Barrier(len(ids))
     gc.collect()
-    gc.freeze()  # a pause of this process would be taken for one of the server
+    gc.freeze()  # a pause of this process would look like one of the server
 
     async def client(number: int) -> None:
         async with HttpConnection(port) as connection:
-            await all_here.wait()  # that a thousand connect at once is not what is measured
+            await all_connected.wait()  # the connections are not part of the measurement
             end = loop.time() + 1 + seconds
-            await asyncio.sleep((pause or 1) * random.random())  # they did not all come at once
+            await asyncio.sleep((pause or 1) * random.random())  # spread the first polls
             while loop.time() < end:
-                answer = await connection.ask("GET", f"/v1/videos/{ids[number]}")
+                answer = await connection.request("GET", f"/v1/videos/{ids[number]}")
                 assert answer.status == 200, answer.body
                 polling.taken.append(answer.seconds)
                 if any(ended in answer.body for ended in _ENDED):
-                    async with HttpConnection(bench.port) as asking:
-                        ids[number] = (await asking.ask("POST", "/v1/videos", BODY)).json()["id"]
-                if told := answer.headers.get("openai-poll-after-ms"):
-                    polling.pauses.append(int(told) / 1000)
-                # Nobody's network is so even that all come again in the order, and in the company, in which they came.
-                await asyncio.sleep((pause or int(told or 1000) / 1000) * random.uniform(0.8, 1.2))
+                    async with HttpConnection(bench.port) as creating:
+                        ids[number] = (await creating.request("POST", "/v1/videos", BODY)).json()["id"]
+                if milliseconds := answer.headers.get("openai-poll-after-ms"):
+                    polling.pauses.append(int(milliseconds) / 1000)
+                # Real networks vary: without jitter, the same clients would poll together every time.
+                await asyncio.sleep((pause or int(milliseconds or 1000) / 1000) * random.uniform(0.8, 1.2))
 
     await asyncio.gather(*(client(number) for number in range(len(ids))))
     return polling
 
 
 @dataclass(frozen=True)
-class Rush:
-    """How many requests a second were answered, and the processor time that each took the server."""
+class Throughput:
+    """Answered requests a second, and the server's processor time for each."""
 
     requests_a_second: float
     cpu_us: float
 
 
-async def hammer(port: int, pid: int, ids: Sequence[str], seconds: float, clients: int) -> Rush:
-    """Clients that ask again at once."""
+async def request_without_pause(port: int, pid: int, ids: Sequence[str], seconds: float, clients: int) -> Throughput:
+    """Send the next request of each client right after its answer."""
     count = 0
     started, cpu_before = time.perf_counter(), _cpu_seconds(pid)
 
@@ -197,38 +200,42 @@ async def hammer(port: int, pid: int, ids: Sequence[str], seconds: float, client
         nonlocal count
         async with HttpConnection(port) as connection:
             while time.perf_counter() - started < seconds:
-                await connection.ask("GET", f"/v1/videos/{random.choice(ids)}")
+                await connection.request("GET", f"/v1/videos/{random.choice(ids)}")
                 count += 1
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    return Rush(count / (time.perf_counter() - started), (_cpu_seconds(pid) - cpu_before) / count * 1e6)
+    return Throughput(count / (time.perf_counter() - started), (_cpu_seconds(pid) - cpu_before) / count * 1e6)
 
 
-def compare_looks(bench: Bench, ids: list[str], seconds: float, rounds: int) -> dict[str, Any]:
-    """Clients that ask as often as they are told, others that ask once a second, and some that ask without pause."""
+def compare_polling(bench: Bench, ids: list[str], seconds: float, rounds: int) -> dict[str, Any]:
+    """Compare both sides: polls as often as the server says, polls every second, and requests without pause."""
     sides = {"ours": bench.port, "bare": bench.bare_port}
-    told: dict[str, list[Polling]] = {side: [] for side in sides}
-    impatient: dict[str, list[Polling]] = {side: [] for side in sides}
-    rushes: dict[str, list[Rush]] = {side: [] for side in sides}
+    as_told: dict[str, list[Polling]] = {side: [] for side in sides}
+    every_second: dict[str, list[Polling]] = {side: [] for side in sides}
+    throughputs: dict[str, list[Throughput]] = {side: [] for side in sides}
     pids = {"ours": bench.server.pid, "bare": bench.bare.pid}
     for _ in range(rounds):
-        told["ours"].append(uvloop.run(poll(bench, bench.port, ids, seconds, None)))
-        told["bare"].append(uvloop.run(poll(bench, bench.bare_port, ids, seconds, median(told["ours"][-1].pauses))))
+        as_told["ours"].append(uvloop.run(poll(bench, bench.port, ids, seconds, None)))
+        as_told["bare"].append(
+            uvloop.run(poll(bench, bench.bare_port, ids, seconds, median(as_told["ours"][-1].pauses)))
+        )
         for side, port in sides.items():
-            impatient[side].append(uvloop.run(poll(bench, port, ids, seconds, 1.0)))
+            every_second[side].append(uvloop.run(poll(bench, port, ids, seconds, 1.0)))
         for side, port in sides.items():
-            rushes[side].append(uvloop.run(hammer(port, pids[side], ids, seconds / 2, clients=16)))
+            throughputs[side].append(uvloop.run(request_without_pause(port, pids[side], ids, seconds / 2, clients=16)))
     return {
         "as_told": {
-            "pause_seconds": round(median(median(polling.pauses) for polling in told["ours"]), 2),
-            **_compare(told),
+            "pause_seconds": round(median(median(polling.pauses) for polling in as_told["ours"]), 2),
+            **_compare(as_told),
         },
-        "every_second": _compare(impatient),
+        "every_second": _compare(every_second),
         "without_pause": {
-            "ours": _rush(rushes["ours"]),
-            "bare": _rush(rushes["bare"]),
-            "requests_ratio": _ratio([rush.requests_a_second for rush in rushes[side]] for side in ("bare", "ours")),
-            "cpu_ratio": _ratio([rush.cpu_us for rush in rushes[side]] for side in ("ours", "bare")),
+            "ours": _throughput(throughputs["ours"]),
+            "bare": _throughput(throughputs["bare"]),
+            "requests_ratio": _ratio(
+                [each.requests_a_second for each in throughputs[side]] for side in ("bare", "ours")
+            ),
+            "cpu_ratio": _ratio([each.cpu_us for each in throughputs[side]] for side in ("ours", "bare")),
         },
     }
 
@@ -239,14 +246,14 @@ def _compare(rounds: dict[str, list[Polling]]) -> dict[str, Any]:
 
 
 def _ratio(sides: Iterable[Sequence[float]]) -> float:
-    """The median over the rounds of the first side's figure as a multiple of the second one's."""
+    """The first side as a multiple of the second one: the median over the rounds."""
     return round(float(median(first / second for first, second in zip(*sides, strict=True))), 2)
 
 
 def _summary(rounds: Sequence[Polling]) -> dict[str, float]:
     p99 = [1000 * percentile(polling.taken, 0.99) for polling in rounds]
     return {
-        "looks": round(median(len(polling.taken) for polling in rounds)),
+        "polls": round(median(len(polling.taken) for polling in rounds)),
         "p50_ms": round(median(1000 * percentile(polling.taken, 0.5) for polling in rounds), 2),
         "p99_ms": round(median(p99), 2),
         "p99_ms_of_the_best_round": round(min(p99), 2),
@@ -254,42 +261,42 @@ def _summary(rounds: Sequence[Polling]) -> dict[str, float]:
     }
 
 
-def _rush(rounds: Sequence[Rush]) -> dict[str, int]:
+def _throughput(rounds: Sequence[Throughput]) -> dict[str, int]:
     return {
-        "requests_a_second": round(median(rush.requests_a_second for rush in rounds)),
-        "cpu_us_a_request": round(median(rush.cpu_us for rush in rounds)),
+        "requests_a_second": round(median(each.requests_a_second for each in rounds)),
+        "cpu_us_a_request": round(median(each.cpu_us for each in rounds)),
     }
 
 
 async def open_streams(bench: Bench, ids: Sequence[str]) -> dict[str, Any]:
-    """The memory of the API process with an event stream open for each id."""
+    """Measure the memory of the API process with an open event stream for each id."""
     before = bench.memory_mib()
     async with asyncio.TaskGroup() as group:
-        enough = asyncio.Event()
-        told = 0
+        measured = asyncio.Event()
+        num_open = 0
 
         async def follow(video_id: str) -> None:
-            nonlocal told
+            nonlocal num_open
             async with HttpConnection(bench.port) as connection:
                 connection.send("GET", f"/v1/videos/{video_id}/events")
                 status, _ = await connection.head()
                 assert status == 200
                 await connection.read_until(b"data: ")
-                told += 1
-                await enough.wait()
+                num_open += 1
+                await measured.wait()
 
         for video_id in ids:
             group.create_task(follow(video_id))
-        while told < len(ids):
+        while num_open < len(ids):
             await asyncio.sleep(0.1)
         await asyncio.sleep(3)
         during = bench.memory_mib()
-        enough.set()
+        measured.set()
     return {"streams": len(ids), "before_mib": round(before, 1), "open_mib": round(during, 1)}
 
 
-async def endure(bench: Bench, ids: Sequence[str], requests: int) -> dict[str, Any]:
-    """The memory of the API process after each fifth of many requests, one in a hundred of them a `POST`."""
+async def measure_memory(bench: Bench, ids: Sequence[str], requests: int) -> dict[str, Any]:
+    """Measure the memory of the API process after each fifth of the requests. One in a hundred is a `POST`."""
     sizes = [bench.memory_mib()]
     async with asyncio.TaskGroup() as group:
         for _ in range(5):
@@ -298,9 +305,9 @@ async def endure(bench: Bench, ids: Sequence[str], requests: int) -> dict[str, A
                 async with HttpConnection(bench.port) as connection:
                     for number in range(requests // 5 // 8):
                         if number % 100 == 0:
-                            await connection.ask("POST", "/v1/videos", BODY)
+                            await connection.request("POST", "/v1/videos", BODY)
                         else:
-                            await connection.ask("GET", f"/v1/videos/{random.choice(ids)}")
+                            await connection.request("GET", f"/v1/videos/{random.choice(ids)}")
 
             await asyncio.gather(*(group.create_task(part()) for _ in range(8)))
             sizes.append(bench.memory_mib())
@@ -310,10 +317,10 @@ async def endure(bench: Bench, ids: Sequence[str], requests: int) -> dict[str, A
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=10, help="of polling in each round")
+    parser.add_argument("--seconds", type=float, default=10, help="duration of polling in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=500)
-    parser.add_argument("--requests", type=int, default=50_000, help="over which memory is watched")
+    parser.add_argument("--requests", type=int, default=50_000, help="requests of the memory measurement")
     parser.add_argument("--output", type=Path, default=RESULTS / "http.json")
     options = parser.parse_args(arguments)
 
@@ -327,9 +334,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "p50_ms": round(1000 * median(post_seconds), 2),
                 "p99_ms": round(1000 * percentile(post_seconds, 0.99), 2),
             },
-            "looks": compare_looks(bench, ids, options.seconds, options.rounds),
+            "polling": compare_polling(bench, ids, options.seconds, options.rounds),
             "streams": uvloop.run(open_streams(bench, ids[-options.streams :])),
-            "memory": uvloop.run(endure(bench, ids, options.requests)),
+            "memory": uvloop.run(measure_memory(bench, ids, options.requests)),
         }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=2) + "\n")

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.machine import describe_machine
-from benchmarks.published_form import PublishedForm
-from models.checkpoint.published import convert_state_dict
+from benchmarks.parts.machine import describe_machine
+from benchmarks.parts.published_form import PublishedForm
 from models.conditioning import Condition
+from models.conversion.state_dict import convert_state_dict
 from models.registry import SIZES, PublishedModel, published_model
 from models.transformer import Transformer
 

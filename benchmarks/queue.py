@@ -6,35 +6,49 @@ record that says `completed`.
 """
 
 import json
+import signal
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from redis import Redis
 
-from benchmarks.machine import describe_machine
-from cli.embedded_redis import EmbeddedRedis
-from jobs.artifacts import ArtifactStore
+from benchmarks.parts.machine import describe_machine
+from cli.processes.embedded_redis import EmbeddedRedis
 from jobs.connection import connect
-from jobs.records import Timings, VideoRecord, VideoRequest, new_records
-from jobs.store import VideoStore
-from worker.claims import Claims
-from worker.desk import Desk, DeskSettings
-from worker.engine import Denoised, Engine, Event, Progress
-from worker.finishing import Finished, Finisher
+from jobs.queue.claim import Claims
+from jobs.queue.claimed_videos import ClaimedVideos
+from jobs.queue.enqueue import VideoQueue
+from jobs.queue.recover import LostVideos, Recovery
+from jobs.queue.rq_adapter import VideoWorker
+from jobs.storage.artifact_store import ArtifactStore
+from jobs.videos.record import Timings, VideoRecord, VideoRequest, new_records
+from worker.context import WorkerContext
+from worker.dispatch.dispatcher import Dispatcher, DispatcherSettings
+from worker.dispatch.served_models import ServedModels
+from worker.engine.engine import Denoised, Engine, Event, Progress
+from worker.engine.snapshot_schedule import SnapshotSchedule
+from worker.loading.adapter_cache import AdapterCache
+from worker.loading.model_cache import ModelCache, load_models
+from worker.loading.model_changes import ModelChanges
 from worker.loop import Loop
-from worker.maintenance import Maintenance
+from worker.messages import (
+    CloseFinisher,
+    DispatcherMessage,
+    FinisherMessage,
+    FinishJob,
+    Inbox,
+    JobFinished,
+    LoopMessage,
+)
 from worker.metrics import Meter
-from worker.previews import Previews
-from worker.queue_worker import VideoWorker
-from worker.resident import ResidentModels, load_models
-from worker.resuming import Resuming
-from worker.tasks import Artifacts, Workplace
+from worker.output.finisher import Finisher
+from worker.output.previews import Previews
+from worker.worker import Worker
 
 RESULTS = Path(__file__).parent / "results" / "queue.json"
 WAITING = (10, 100, 1_000, 10_000)
@@ -43,7 +57,7 @@ MODEL = "demo-class"
 NAME = "benchmark"
 
 
-class Clock:
+class Times:
     """When each request was first stepped, was done, and was completed."""
 
     def __init__(self) -> None:
@@ -55,104 +69,100 @@ class Clock:
 class InstantEngine(Engine):
     """Each request has one step, which takes no time."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, times: Times) -> None:
+        self._times = times
         self._admitted: list[str] = []
 
-    def admit(self, request_id: str, model: str, generation: Any, snapshot: Any = None) -> None:
+    def admit(self, request_id: str, model: str, generation: Any, snapshot: Any = None, isolation: Any = None) -> None:
         self._admitted.append(request_id)
 
     def evict(self, request_id: str) -> bool:
         return False
 
+    def cost_per_second(self) -> dict[str, float]:
+        return {}
+
     def step(self) -> list[Event]:
         events: list[Event] = []
         for request_id in self._admitted:
             video_id = request_id.partition("/")[0]
-            self._clock.stepped[video_id] = self._clock.denoised[video_id] = time.perf_counter()
+            self._times.stepped[video_id] = self._times.denoised[video_id] = time.perf_counter()
             events += [Progress(request_id, 1, 1), Denoised(request_id, torch.zeros(1), 0.0)]
         self._admitted.clear()
         return events
 
 
 class InstantFinisher:
-    """Has made the files when it is asked to."""
+    """Reports each job as finished at once."""
 
-    full = False
+    def __init__(self, inbox: Inbox[FinisherMessage], dispatcher: Inbox[DispatcherMessage]) -> None:
+        self._inbox = inbox
+        self._dispatcher = dispatcher
 
-    def __init__(self) -> None:
-        self._done: list[Finished[Artifacts]] = []
-
-    def __len__(self) -> int:
-        return len(self._done)
-
-    def submit(self, request_id: str, *_: Any) -> None:
-        self._done.append(Finished(request_id, {}, Timings()))
-
-    def finished(self) -> Sequence[Finished[Artifacts]]:
-        done, self._done = self._done, []
-        return done
-
-    def drop(self, request_id: str) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
+    def run(self) -> None:
+        while True:
+            for message in self._inbox.receive(timeout_seconds=None):
+                if isinstance(message, FinishJob):
+                    self._dispatcher.post(JobFinished(message.request_id, {}, Timings()))
+                elif isinstance(message, CloseFinisher):
+                    return
 
 
-class TimedStore(VideoStore):
-    def __init__(self, redis: Redis, clock: Clock) -> None:
+class TimedVideos(ClaimedVideos):
+    def __init__(self, redis: Redis, times: Times) -> None:
         super().__init__(redis)
-        self._clock = clock
+        self._times = times
 
     def complete(self, video_id: str, *arguments: Any) -> bool:
         done = super().complete(video_id, *arguments)
-        self._clock.completed[video_id] = time.perf_counter()
+        self._times.completed[video_id] = time.perf_counter()
         return done
 
 
-def measure(redis: Redis, models: ResidentModels, waiting: int) -> dict[str, float]:
+def measure(redis: Redis, models: ModelCache, waiting: int) -> dict[str, float]:
     """Milliseconds a job, one after the other, with at least `waiting` others behind it."""
-    clock = Clock()
-    store = TimedStore(redis, clock)
+    times = Times()
+    store, queue = TimedVideos(redis, times), VideoQueue(redis)
     records = _records(waiting + MEASURED)
     for start in range(0, len(records), 500):
-        store.create(*records[start : start + 500])
-    loop = _worker(redis, store, models, clock)
-    thread = threading.Thread(target=loop.run)
+        queue.create(*records[start : start + 500])
+    worker = _worker(redis, store, models, times)
+    thread = threading.Thread(target=worker.run)
     thread.start()
-    while len(clock.completed) < MEASURED:
+    while len(times.completed) < MEASURED:
         time.sleep(0.001)
-    seconds = time.perf_counter() - min(clock.stepped.values())
-    loop.desk.worker.stop_signals = 2
+    seconds = time.perf_counter() - min(times.stepped.values())
+    for _ in range(2):
+        worker.request_stop(signal.SIGTERM)
     thread.join()
-    loop.desk.sign_off()
-    ends = [clock.completed[i] - clock.denoised[i] for i in clock.completed]
+    worker.sign_off()
+    ends = [times.completed[i] - times.denoised[i] for i in times.completed]
     return {
         "waiting": waiting,
-        "per_job_ms": round(1000 * seconds / len(clock.completed), 2),
+        "per_job_ms": round(1000 * seconds / len(times.completed), 2),
         "last_step_to_completed_ms": round(1000 * statistics.mean(ends), 2),
     }
 
 
-def measure_idle(redis: Redis, models: ResidentModels) -> dict[str, float]:
+def measure_idle(redis: Redis, models: ModelCache) -> dict[str, float]:
     """Milliseconds from the request's record to its first step, and from its last to completed: one at a time."""
-    clock = Clock()
-    store = TimedStore(redis, clock)
-    loop = _worker(redis, store, models, clock)
-    thread = threading.Thread(target=loop.run)
+    times = Times()
+    store, queue = TimedVideos(redis, times), VideoQueue(redis)
+    worker = _worker(redis, store, models, times)
+    thread = threading.Thread(target=worker.run)
     thread.start()
     begins, ends = [], []
     for record in _records(MEASURED // 2):
         asked = time.perf_counter()
-        store.create(record)
-        while record.id not in clock.completed:
+        queue.create(record)
+        while record.id not in times.completed:
             time.sleep(0.001)
-        begins.append(clock.stepped[record.id] - asked)
-        ends.append(clock.completed[record.id] - clock.denoised[record.id])
-    loop.desk.worker.stop_signals = 2
+        begins.append(times.stepped[record.id] - asked)
+        ends.append(times.completed[record.id] - times.denoised[record.id])
+    for _ in range(2):
+        worker.request_stop(signal.SIGTERM)
     thread.join()
-    loop.desk.sign_off()
+    worker.sign_off()
     return {
         "enqueue_to_first_step_ms": round(1000 * statistics.mean(begins), 2),
         "enqueue_to_first_step_p95_ms": round(1000 * statistics.quantiles(begins, n=20)[-1], 2),
@@ -177,21 +187,39 @@ def _records(count: int) -> list[VideoRecord]:
     return new_records(request, time.time(), count, cost=1)
 
 
-def _worker(redis: Redis, store: VideoStore, models: ResidentModels, clock: Clock) -> Loop:
-    finisher = cast(Finisher[Artifacts], InstantFinisher())
-    maintenance = Maintenance(redis, store, 3)
-    speed: Mapping[str, float] = {}
-    desk = Desk(
+def _worker(redis: Redis, store: ClaimedVideos, models: ModelCache, times: Times) -> Worker:
+    dispatcher_inbox: Inbox[DispatcherMessage] = Inbox()
+    loop_inbox: Inbox[LoopMessage] = Inbox()
+    finisher_inbox: Inbox[FinisherMessage] = Inbox()
+    served = ServedModels(redis, NAME, 30, models.cards, loop_inbox)
+    dispatcher = Dispatcher(
         redis,
         VideoWorker(redis, [MODEL], NAME),
-        Workplace(NAME, store, ArtifactStore(Path("unused")), 3, Meter(redis, torch.device("cpu"))),
-        Claims(redis, store, [MODEL], NAME),
-        DeskSettings(seats=1, rows=8, drain_seconds=0, step_timeout_seconds=300, worker_ttl_seconds=30),
-        lambda: speed,
-        lambda: False,
-        maintenance.run,
+        WorkerContext(NAME, store, ArtifactStore(Path("unused")), 3, Meter(redis, torch.device("cpu"))),
+        Claims(redis, store, served.ids, NAME),
+        served,
+        DispatcherSettings(
+            max_slots=1, max_batch_rows=8, drain_seconds=0, step_timeout_seconds=300, worker_ttl_seconds=30
+        ),
+        dispatcher_inbox,
+        loop_inbox,
+        finisher_inbox,
+        Recovery(redis, LostVideos(redis), 3).run,
     )
-    return Loop(desk, InstantEngine(clock), models, finisher, Previews(), Resuming(0, 0))
+    loop = Loop(
+        loop_inbox,
+        dispatcher_inbox,
+        finisher_inbox,
+        InstantEngine(times),
+        models,
+        ModelChanges(models, lambda folder, card: models[card.id], dispatcher_inbox, idle_seconds=None),
+        AdapterCache(Path("adapters"), max_bytes=0),
+        Previews(),
+        SnapshotSchedule(0, 0),
+        heartbeat_seconds=1,
+    )
+    finisher = cast(Finisher, InstantFinisher(finisher_inbox, dispatcher_inbox))
+    return Worker(dispatcher, loop, finisher, dispatcher_inbox, finisher_inbox)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a benchmark ran on, for the head of its results. No host name: results are published."""
+"""The machine that a benchmark ran on, for the head of its results. Without a host name: results are published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """Plain JSON values; the load average tells whether the machine was busy with something else."""
+    """Describe the machine in JSON values. The load average shows whether other work was running."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpu": _cpu_model(),
@@ -24,7 +24,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    """Linux only tells in a file; elsewhere the architecture has to do."""
+    """The processor's name from Linux's /proc/cpuinfo; elsewhere the architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())

@@ -1,4 +1,4 @@
-"""Requests as they come in: Poisson arrivals, of equal lengths or mixed."""
+"""Poisson arrivals of requests, with equal or mixed lengths."""
 
 from dataclasses import dataclass
 from random import Random
@@ -12,7 +12,7 @@ MIXES: dict[str, dict[int, float]] = {  # share of the requests by their inferen
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request that comes `at_seconds` after the start; `rows` is 2 for a guided one."""
+    """A request that arrives `at_seconds` after the start. `rows` is 2 with guidance, else 1."""
 
     request_id: str
     at_seconds: float
@@ -23,10 +23,10 @@ class Arrival:
 def poisson_traffic(
     mix: str, load: float, num_requests: int, rows: int, step_seconds: float, seed: int
 ) -> list[Arrival]:
-    """Requests that would keep a device busy for the share `load` of the time, one at a time at `step_seconds` a step.
+    """Make requests that keep a device busy for the share `load` of the time, one at a time at `step_seconds` a step.
 
-    The shares of the mix are exact, the order is drawn, and so are the times between arrivals (exponential), stretched
-    to give exactly this load: short traces would else have another one than they are named after.
+    The shares of the mix are exact, and the order is random. The times between arrivals are exponential, scaled to give
+    exactly this load: a short random trace would miss it.
     """
     random = Random(seed)
     steps = _exact_shares(MIXES[mix], num_requests)
@@ -41,7 +41,7 @@ def poisson_traffic(
 
 
 def _exact_shares(mix: dict[int, float], num_requests: int) -> list[int]:
-    """Step counts, `num_requests` of them; what rounding leaves over goes to the most common."""
+    """`num_requests` step counts. The most common one takes the remainder of rounding."""
     steps = [count for count, share in mix.items() for _ in range(int(share * num_requests))]
     common = max(mix, key=mix.__getitem__)
     return steps + [common] * (num_requests - len(steps))

@@ -1,10 +1,10 @@
-"""What a run of the real engine is timed with."""
+"""Clocks for a run of the real engine."""
 
 from time import perf_counter, sleep, thread_time
 
 
 class WallClock:
-    """Seconds that go by. What else the machine does counts, so it has to be idle."""
+    """Wall-clock time. Other load counts, so the machine must be idle."""
 
     def __init__(self) -> None:
         self._started_at = perf_counter()
@@ -14,25 +14,25 @@ class WallClock:
         return perf_counter() - self._started_at
 
     def wait_until(self, now: float) -> None:
-        """Sleep until then, if it is still to come."""
+        """Sleep until the time `now`, if it is in the future."""
         sleep(max(0.0, now - self.now()))
 
 
 class WorkClock:
-    """Seconds that this thread is at work; waiting takes none, it is only counted.
+    """Processor time of this thread. Waiting advances the clock without sleeping.
 
-    For a machine that is busy with something else. The work must be done in this thread alone.
+    For a machine with other load. All work must run in this thread.
     """
 
     def __init__(self) -> None:
         self._offset = -thread_time()
 
     def now(self) -> float:
-        """Seconds of work since the start, and of those that were waited."""
+        """Seconds of work and of waiting since the start."""
         return thread_time() + self._offset
 
     def wait_until(self, now: float) -> None:
-        """Let it be then, if it is still to come."""
+        """Advance the clock to the time `now`, if it is in the future."""
         self._offset += max(0.0, now - self.now())
 
 

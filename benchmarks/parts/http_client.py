@@ -1,15 +1,16 @@
-"""A client that costs little: a thousand of them must not be what is measured."""
+"""A small HTTP client: a thousand of them must not dominate the measurement."""
 
 import asyncio
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 
 @dataclass(frozen=True)
 class Answer:
+    """An HTTP answer and the seconds from the request to its last byte."""
+
     status: int
     headers: dict[str, str]
     body: bytes
@@ -20,7 +21,7 @@ class Answer:
 
 
 class HttpConnection:
-    """One HTTP/1.1 connection that is kept open."""
+    """One HTTP/1.1 connection that stays open."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -35,8 +36,8 @@ class HttpConnection:
         assert self._writer is not None
         self._writer.close()
 
-    async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
-        """The whole answer, which must say its length."""
+    async def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """Send a request and read the whole answer, which must have a `content-length`."""
         assert self._reader is not None
         started = time.perf_counter()
         self.send(method, path, body)
@@ -45,6 +46,7 @@ class HttpConnection:
         return Answer(status, headers, content, time.perf_counter() - started)
 
     def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
+        """Send a request without reading the answer."""
         assert self._writer is not None
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n"
@@ -53,16 +55,13 @@ class HttpConnection:
         self._writer.write(f"{head}\r\n".encode() + content)
 
     async def head(self) -> tuple[int, dict[str, str]]:
+        """Read the status and the headers, their names in lower case."""
         assert self._reader is not None
         lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
         return int(lines[0].split(" ")[1]), headers
 
     async def read_until(self, text: bytes) -> bytes:
+        """Read up to and including `text`."""
         assert self._reader is not None
         return await self._reader.readuntil(text)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]

@@ -1,17 +1,18 @@
-"""What a run comes to: one row of the results."""
+"""Summarise a run as one row of the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, quantiles
 
-from benchmarks.line import Served
+from benchmarks.scheduling.arrival_queue import Served
 
 
 @dataclass(frozen=True)
 class Result:
-    """One policy under one traffic. Latency is from a request's arrival to its last step.
+    """One scheduler (`policy`) under one traffic. Latency is from a request's arrival to its last step.
 
-    `mean_ratio` is to one at a time. Waits are for a seat, in seconds, and in passes of those for whom one was free.
+    `mean_ratio` is relative to one at a time. Waits are for a slot: in seconds, and in passes for requests that found a
+    free slot.
     """
 
     case: str
@@ -36,25 +37,27 @@ def summarize(
     runs: Sequence[Sequence[Served]],
     baseline: Sequence[Sequence[Served]],
 ) -> Result:
-    """The requests of all runs together."""
-    everybody = [request for run in runs for request in run]
-    latencies = [request.latency_seconds for request in everybody]
-    seats = [request.admitted for request in everybody]
+    """Summarise the requests of all runs together."""
+    served = [request for run in runs for request in run]
+    latencies = [request.latency_seconds for request in served]
+    admissions = [request.admitted for request in served]
     waited_passes = [
-        seat.waited_seconds / seat.pass_seconds for seat in seats if seat.seat_was_free and seat.pass_seconds
+        admission.waited_seconds / admission.pass_seconds
+        for admission in admissions
+        if admission.slot_was_free and admission.pass_seconds
     ]
     return Result(
         case=case,
         mix=mix,
         load=load,
         policy=policy,
-        requests=len(everybody),
-        requests_per_second=round(len(everybody) / sum(_duration(run) for run in runs), 4),
+        requests=len(served),
+        requests_per_second=round(len(served) / sum(_duration(run) for run in runs), 4),
         mean_seconds=round(fmean(latencies), 3),
         p50_seconds=round(median(latencies), 3),
         p95_seconds=round(_p95(latencies), 3),
         mean_ratio=round(fmean(latencies) / fmean(request.latency_seconds for run in baseline for request in run), 3),
-        p95_wait_seconds=round(_p95([seat.waited_seconds for seat in seats]), 3),
+        p95_wait_seconds=round(_p95([admission.waited_seconds for admission in admissions]), 3),
         p95_wait_passes=round(_p95(waited_passes), 2),
     )
 
@@ -64,15 +67,15 @@ def _duration(run: Sequence[Served]) -> float:
 
 
 def _p95(values: Sequence[float]) -> float:
-    """0 of none."""
+    """The 95th percentile; 0 for no values."""
     return quantiles(values, n=20, method="inclusive")[18] if len(values) > 1 else sum(values)
 
 
 def print_results(results: Sequence[Result]) -> None:
-    """As a table in Markdown."""
-    print("| case | lengths | load | policy | mean s | p50 s | p95 s | mean, to one at a time |")
+    """Print the results as a Markdown table."""
+    print("| case | lengths | load | scheduler | mean s | p50 s | p95 s | mean ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for result in results:
-        what = f"{result.case} | {result.mix} | {result.load:.0%} | {result.policy}"
+        case = f"{result.case} | {result.mix} | {result.load:.0%} | {result.policy}"
         times = f"{result.mean_seconds:.2f} | {result.p50_seconds:.2f} | {result.p95_seconds:.2f}"
-        print(f"| {what} | {times} | {result.mean_ratio:.2f} |")
+        print(f"| {case} | {times} | {result.mean_ratio:.2f} |")

@@ -1,33 +1,33 @@
-"""What the policy of `worker/policy.py` is compared with, behind the same `choose`."""
+"""Baselines for the scheduler of `worker/engine/scheduler.py`, with the same interface."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from worker.policy import Candidate, Group, Policy
-from worker.step_curve import StepCurve
+from worker.engine.profile.latency_model import LatencyModel
+from worker.engine.scheduler import Candidate, Group, Scheduler
 
 OLDEST_FIRST = attrgetter("age_seconds")
 
 
 @dataclass(frozen=True)
-class OneAtATime(Policy):
-    """First come, first served, and nobody joins."""
+class OneAtATime(Scheduler):
+    """First come, first served, one request at a time."""
 
     def choose(
         self,
         candidates: Sequence[Candidate[Group]],
-        curve_of: Callable[[Group], StepCurve],
-        limit_of: Callable[[Group], int] | None = None,
+        latency_of: Callable[[Group], LatencyModel],
+        row_limit_of: Callable[[Group], int] | None = None,
     ) -> list[str]:
         return [max(candidates, key=OLDEST_FIRST).request_id] if candidates else []
 
 
 @dataclass(frozen=True)
-class StaticBatches(Policy):
-    """Up to `max_rows` of those that are there start together; nobody joins before the last of them is done.
+class StaticBatches(Scheduler):
+    """Start up to `max_rows` rows together, and admit no request until all of the batch are completed.
 
-    Who is done leaves, and is not computed on: kinder than padding every request to the longest of its batch.
+    A completed request leaves the batch. This favours the baseline: others pad every request to the longest one.
     """
 
     batch: set[str] = field(default_factory=set, compare=False)
@@ -35,8 +35,8 @@ class StaticBatches(Policy):
     def choose(
         self,
         candidates: Sequence[Candidate[Group]],
-        curve_of: Callable[[Group], StepCurve],
-        limit_of: Callable[[Group], int] | None = None,
+        latency_of: Callable[[Group], LatencyModel],
+        row_limit_of: Callable[[Group], int] | None = None,
     ) -> list[str]:
         self.batch.intersection_update(candidate.request_id for candidate in candidates)
         if not self.batch:

@@ -1,4 +1,4 @@
-"""Lines over loads as a PNG, one panel a case."""
+"""Line charts by load as a PNG, one panel per case."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Points = Sequence[tuple[float, float]]
 
-SCALE = 4  # drawn larger and shrunk, so that lines are smooth
+SCALE = 4  # drawn larger and scaled down for smooth lines
 PANEL_WIDTH, PANEL_HEIGHT, LEGEND_HEIGHT = 360, 260, 40
 LEFT, TOP, RIGHT, BOTTOM = 48, 40, 16, 40
 COLORS = ("#a1a1aa", "#f59e0b", "#2563eb")
@@ -18,14 +18,14 @@ NUM_GRID_LINES = 4
 
 @dataclass(frozen=True)
 class Panel:
-    """`lines` by their names, (x, y) each; x is a share that is written in percent."""
+    """One panel. `lines` maps a name to points (x, y); x is a share, labelled in percent."""
 
     title: str
     lines: Mapping[str, Points]
 
 
 def save_chart(panels: Sequence[Panel], columns: int, y_label: str, path: Path) -> None:
-    """The panels in rows of `columns`, all with the same names of lines, and a legend under them."""
+    """Save the panels in rows of `columns`, above a legend. All panels have lines of the same names."""
     rows = -(-len(panels) // columns)
     size = (PANEL_WIDTH * columns, PANEL_HEIGHT * rows + LEGEND_HEIGHT)
     image = Image.new("RGB", (size[0] * SCALE, size[1] * SCALE), "white")
@@ -38,7 +38,7 @@ def save_chart(panels: Sequence[Panel], columns: int, y_label: str, path: Path) 
 
 
 class _Pen:
-    """Draws in the units of the finished picture."""
+    """Draws in the units of the final image."""
 
     def __init__(self, draw: ImageDraw.ImageDraw) -> None:
         self._draw = draw
@@ -75,14 +75,14 @@ def _draw_panel(pen: _Pen, panel: Panel, left: float, top: float, y_label: str) 
         pen.text(left + LEFT - 6, place(first, y)[1], f"{y:.1f}", "rm")
     for x in sorted({x for x, _ in points}):
         pen.text(place(x, 0)[0], place(x, 0)[1] + 6, f"{x:.0%}", "ma")
-    for color, line in zip(COLORS, panel.lines.values(), strict=True):
+    for color, line in zip(COLORS, panel.lines.values(), strict=False):
         pen.line([place(*point) for point in line], color, 2)
         for point in line:
             pen.dot(*place(*point), color)
 
 
 def _draw_legend(pen: _Pen, names: Sequence[str], top: float) -> None:
-    for index, (color, name) in enumerate(zip(COLORS, names, strict=True)):
+    for index, (color, name) in enumerate(zip(COLORS, names, strict=False)):
         left = LEFT + 150 * index
         pen.line([(left, top + 8), (left + 20, top + 8)], color, 2)
         pen.text(left + 26, top + 8, name, "lm")

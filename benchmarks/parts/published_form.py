@@ -1,10 +1,11 @@
 """The class family in the published form: the same function as `models.transformer`, with the published operations.
 
-It is the other side of `benchmarks.models`, so it keeps the published cost: the condition repeated to every token
-before adaLN (in the local design to every sequence), softmax of U and a three-factor product at each call of a matrix
-linear, attention with its scores and softmax spelled out, copies between the layouts of spatial and temporal blocks,
-and a concatenation before the fusing linear map. Names are those of published state dicts. Only what the benchmark
-compares is here: class-conditional, softmax token mixing, matrix bias, fuse mode `concat`.
+It is the other side of `benchmarks.models`, so it keeps the published cost and adds none: the embeddings of timestep
+and label repeated to every token and added anew for every block (in the local design to every sequence), softmax of U
+and a three-factor product at each call of a matrix linear, attention with its scores and softmax spelled out, copies
+where the published code makes them, and a concatenation before the fusing linear map. Names are those of published
+state dicts. Only what the benchmark compares is here: class-conditional, softmax token mixing, matrix bias, fuse mode
+`concat`.
 
 Shapes: B batch, T frames, N tokens per frame, D width, S sequences of L tokens (B T of N, or B N of T, or B of T N).
 """
@@ -19,6 +20,9 @@ from torch.nn import functional as F
 
 from models.config import Layout, MatrixAttentionConfig, Temporal, TransformerConfig
 from models.embeddings import FREQUENCIES, frame_positions, token_positions
+
+# Of timestep and label, in this order.
+Embeddings = tuple[Tensor, Tensor]
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -55,7 +59,9 @@ class MatrixLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mixing = (self.u / self.u_temperature).softmax(dim=0)
-        return torch.einsum("nm,btnd,de->btme", mixing, x, self.w) + self.bias
+        mapped = torch.einsum("nm,btnd,de->btme", mixing, x, self.w)
+        mapped += self.bias
+        return mapped
 
 
 class MatrixAttention(nn.Module):
@@ -143,7 +149,7 @@ class Block(nn.Module):
         if isinstance(self.attn, Attention):
             attended: Tensor = self.attn(x)
             return attended
-        frames = x.reshape(-1, self.tokens, *x.shape[1:]).transpose(1, 2).contiguous()  # (B, T, N, D)
+        frames = x.reshape(-1, self.tokens, *x.shape[1:]).transpose(1, 2)  # (B, T, N, D), a view as published
         out: Tensor = self.attn(frames).transpose(1, 2).reshape(x.shape)
         return out
 
@@ -182,9 +188,9 @@ class PublishedForm(nn.Module):
     def forward(self, latents: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         b, t = latents.shape[:2]
         x = self.x_embedder["proj"](latents.flatten(0, 1)).flatten(2).transpose(1, 2) + self.pos_embed  # (B T, N, D)
-        condition = self._embed(timesteps) + self.y_embedder["embedding_table"](labels)  # (B, D)
+        embeddings = (self._embed(timesteps), self.y_embedder["embedding_table"](labels))  # (B, D) each
         joint = self.config.layout is Layout.JOINT
-        x = self._joint_blocks(x, condition, b) if joint else self._alternating_blocks(x, condition, b)
+        x = self._joint_blocks(x, embeddings, b) if joint else self._alternating_blocks(x, embeddings, b)
         p, side = self.config.patch_size, math.isqrt(x.shape[1])
         pixels = torch.einsum("shwpqc->schpwq", x.reshape(b * t, side, side, p, p, -1))
         return pixels.reshape(b, t, -1, side * p, side * p)
@@ -197,28 +203,32 @@ class PublishedForm(nn.Module):
         embedded: Tensor = self.t_embedder["mlp"](features)
         return embedded
 
-    def _joint_blocks(self, x: Tensor, condition: Tensor, b: int) -> Tensor:
+    def _joint_blocks(self, x: Tensor, embeddings: Embeddings, b: int) -> Tensor:
         n, width = x.shape[1:]
-        x = x.reshape(b, -1, n, width) + self.temp_embed[0, :, None]
-        x = x.reshape(b, -1, width)
-        condition = condition[:, None].repeat(1, x.shape[1], 1)
+        x = x.reshape(b, -1, n, width).transpose(1, 2).reshape(b * n, -1, width) + self.temp_embed
+        x = x.reshape(b, n, -1, width).transpose(1, 2).reshape(b, -1, width)
+        timestep, label = (embedding[:, None].repeat(1, x.shape[1], 1) for embedding in embeddings)
+        condition = timestep + label
         for block in self.blocks:
             x = block(x, condition)
         out: Tensor = self.final_layer(x, condition)
         return out.reshape(-1, n, out.shape[-1])
 
-    def _alternating_blocks(self, x: Tensor, condition: Tensor, b: int) -> Tensor:
+    def _alternating_blocks(self, x: Tensor, embeddings: Embeddings, b: int) -> Tensor:
         n, width = x.shape[1:]
         t = x.shape[0] // b
-        per_sequence = self.config.temporal is Temporal.LOCAL
-        spatial = condition.repeat_interleave(t, 0)[:, None].repeat(1, 1 if per_sequence else n, 1)
-        temporal = condition.repeat_interleave(n, 0)[:, None].repeat(1, 1 if per_sequence else t, 1)
+        spatial, temporal = self._repeated(embeddings, t, n), self._repeated(embeddings, n, t)
         for index in range(0, len(self.blocks), 2):
-            x = self.blocks[index](x, spatial)
+            x = self.blocks[index](x, spatial[0] + spatial[1])
             x = x.reshape(b, t, n, width).transpose(1, 2).reshape(b * n, t, width)
             if index == 0:
                 x = x + self.temp_embed
-            x = self.blocks[index + 1](x, temporal)
+            x = self.blocks[index + 1](x, temporal[0] + temporal[1])
             x = x.reshape(b, n, t, width).transpose(1, 2).reshape(b * t, n, width)
-        out: Tensor = self.final_layer(x, spatial)
+        out: Tensor = self.final_layer(x, spatial[0] + spatial[1])
         return out
+
+    def _repeated(self, embeddings: Embeddings, sequences: int, length: int) -> list[Tensor]:
+        """For `sequences` of `length` tokens from each sample; the local design has one embedding for a sequence."""
+        tokens = 1 if self.config.temporal is Temporal.LOCAL else length
+        return [embedding.repeat_interleave(sequences, 0)[:, None].repeat(1, tokens, 1) for embedding in embeddings]

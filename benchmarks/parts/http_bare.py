@@ -1,6 +1,6 @@
-"""What the server's look at a video is measured against: a FastAPI route that reads one Redis hash, and no more.
+"""The baseline of polling: a FastAPI route that only reads one Redis hash.
 
-python -m benchmarks.http_bare REDIS_URL PORT
+python -m benchmarks.parts.http_bare REDIS_URL PORT
 """
 
 import sys
@@ -10,9 +10,9 @@ import uvicorn
 from fastapi import FastAPI
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from jobs.store import record_key
+from jobs import redis_keys
 
-# As many as help it: an unbounded pool breaks down when a thousand clients come at once.
+# More connections do not help, and an unbounded pool breaks down with a thousand clients.
 _CONNECTIONS = 16
 
 
@@ -22,7 +22,7 @@ def bare_app(redis_url: str) -> FastAPI:
 
     @app.get("/v1/videos/{video_id}")
     async def hash_of(video_id: str) -> dict[str, str]:
-        raw = cast(dict[bytes, bytes], await redis.hgetall(record_key(video_id)))
+        raw = cast(dict[bytes, bytes], await redis.hgetall(redis_keys.video(video_id)))
         return {name.decode(): value.decode() for name, value in raw.items()}
 
     return app

@@ -1,0 +1,232 @@
+"""References, edits, extensions and long videos of demo-text, judged on decoded MP4s by classical image processing.
+
+    python -m benchmarks.continuations
+
+Each round makes a video at the card's defaults, extends it and edits it, and makes a video from a rendered image; every
+fourth round makes one video of 32 and one of 64 frames. The result is written after each round.
+
+Shape legend: T frames, S pixels a side.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.parts.machine import describe_machine
+from jobs.videos.record import Reference, VideoRequest
+from models.sampling.windows import Windows
+from training.evaluation.mp4 import read_mp4
+from training.evaluation.vision import Attributes, read_attributes
+from training.world.prompts import canonical
+from training.world.renderer import render
+from training.world.scenes import COLORS, DIRECTIONS, Scene, draw_scenes
+from worker.generate import make_video
+from worker.library import Pipeline, load
+
+Frames = NDArray[np.uint8]
+
+RESULTS = Path("benchmarks/results/continuations.json")
+LONG_EVERY = 4
+# Share of the source's speed that counts as going on, and frames of room that a moving shape needs to go on.
+LEAST_SPEED = 0.3
+OVERLAP = 8
+ADDED = 8
+
+
+@dataclass
+class Tally:
+    """Results by bar: a list of True and False, and for the cost CPU seconds by number of frames."""
+
+    passed: dict[str, list[bool]] = field(default_factory=dict)
+    cpu_seconds: dict[int, list[float]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, name: str, is_passed: bool, what: str) -> None:
+        self.passed.setdefault(name, []).append(is_passed)
+        if not is_passed:
+            self.failures.append(f"{name}: {what}")
+
+    def report(self) -> dict[str, object]:
+        cost = {frames: median(seconds) / frames for frames, seconds in self.cpu_seconds.items()}
+        return {
+            "share": {name: round(sum(all_) / len(all_), 3) for name, all_ in self.passed.items()},
+            "videos": {name: len(all_) for name, all_ in self.passed.items()},
+            "cpu_seconds_per_frame": {str(frames): round(seconds, 4) for frames, seconds in cost.items()},
+            "cost_per_frame_over_plain": {
+                str(frames): round(seconds / cost[16], 2) for frames, seconds in cost.items() if 16 in cost
+            },
+            "failures": self.failures,
+            **describe_machine("cpu"),
+        }
+
+
+class Rounds:
+    """Makes the videos and judges them. MP4s and frame strips stay in `folder`."""
+
+    def __init__(self, pipeline: Pipeline, folder: Path) -> None:
+        self._pipeline = pipeline
+        self._folder = folder
+        self.tally = Tally()
+
+    def run(self, number: int, scene: Scene, image: Frames) -> None:
+        source = self._make(f"{number:02d}-source", canonical(scene), number)
+        self._extend(number, scene, source)
+        self._edit(number, scene, source)
+        self._start_from(number, scene, image)
+        if number % LONG_EVERY == 0:
+            for num_frames in (32, 64):
+                self._make_long(number, scene, num_frames)
+
+    def _extend(self, number: int, scene: Scene, source: Frames) -> None:
+        reference = Reference(use="extend", num_frames=len(source), overlap_frames=OVERLAP)
+        name = f"{number:02d}-extension"
+        video = self._make(name, canonical(scene), 1000 + number, source, reference, len(source) + ADDED)
+        before, after = read_attributes(source), read_attributes(video[len(source) - 1 :])
+        if before is None:
+            return
+        what = f"{name} {canonical(scene)}: {_short(before)} -> {_short(after)}"
+        self.tally.add("extension: colour kept", after is not None and after.color == before.color, what)
+        self.tally.add("extension: shape kept", after is not None and after.shape == before.shape, what)
+        if before.motion in DIRECTIONS and _has_room(source, before):
+            goes_on = after is not None and _speed(after, before, ADDED) >= LEAST_SPEED * _speed(before, before, 15)
+            self.tally.add("extension: direction goes on", goes_on, what)
+        seam = [len(source) - OVERLAP, len(source)]
+        self._judge_changes("extension: seam at most 1.5 x the median", video, seam, 1.5, what)
+
+    def _edit(self, number: int, scene: Scene, source: Frames) -> None:
+        before = read_attributes(source)
+        if before is None:
+            return
+        new_color = list(COLORS)[(list(COLORS).index(scene.color) + 1 + number % (len(COLORS) - 1)) % len(COLORS)]
+        name, prompt = f"{number:02d}-edit", canonical(replace(scene, color=new_color))
+        reference = Reference(use="edit", num_frames=len(source), strength=0.6)
+        video = self._make(name, prompt, 2000 + number, source, reference)
+        after = read_attributes(video)
+        what = f"{name} {prompt}: {_short(before)} -> {_short(after)}"
+        self.tally.add("edit: new colour", after is not None and after.color == new_color, what)
+        if before.motion in DIRECTIONS:
+            self.tally.add("edit: direction kept", after is not None and after.motion == before.motion, what)
+
+    def _start_from(self, number: int, scene: Scene, image: Frames) -> None:
+        name = f"{number:02d}-image"
+        video = self._make(name, canonical(scene), 3000 + number, image, Reference(use="first", num_frames=1))
+        psnr = _psnr(video[0], image[0])
+        seen = read_attributes(video)
+        what = f"{name} {canonical(scene)}: {psnr:.1f} dB, {_short(seen)}"
+        self.tally.add("image: first frame at 30 dB or more", psnr >= 30, what)
+        self.tally.add("image: motion right", seen is not None and seen.matches(scene)["motion"], what)
+
+    def _make_long(self, number: int, scene: Scene, num_frames: int) -> None:
+        name = f"{number:02d}-long-{num_frames}"
+        video = self._make(name, canonical(scene), 4000 + number, num_frames=num_frames)
+        starts = Windows.of(num_frames, 16).starts
+        borders = sorted({*starts[1:], *(start + 16 for start in starts[:-1])})
+        parts = [read_attributes(video[start : start + 16]) for start in range(0, num_frames, 16)]
+        what = f"{name} {canonical(scene)}: {'; '.join(map(_short, parts))}"
+        looks = {(part.color, part.shape) if part else None for part in parts}
+        self.tally.add(f"{num_frames} frames: colour and shape constant", len(looks) == 1 and None not in looks, what)
+        self._judge_changes(f"{num_frames} frames: borders at most 2 x the median", video, borders, 2.0, what)
+
+    def _judge_changes(self, bar: str, video: Frames, places: Sequence[int], most: float, what: str) -> None:
+        """Compare the changes from the frame before each of `places` to it with the median of all other changes."""
+        changes = np.abs(np.diff(video.astype(np.float64), axis=0)).mean(axis=(1, 2, 3))
+        at = np.zeros(len(changes), bool)
+        at[[place - 1 for place in places]] = True
+        largest, usual = changes[at].max(), float(np.median(changes[~at]))
+        self.tally.add(bar, bool(largest <= most * usual), f"{what}, {largest:.2f} against {usual:.2f}")
+
+    def _make(
+        self,
+        name: str,
+        prompt: str,
+        seed: int,
+        frames: Frames | None = None,
+        reference: Reference | None = None,
+        num_frames: int = 16,
+    ) -> Frames:
+        card = self._pipeline.card
+        request = VideoRequest(
+            model=card.id,
+            prompt=prompt,
+            negative_prompt=card.negative_prompt,
+            seed=seed,
+            num_frames=num_frames,
+            fps=card.fps,
+            height=card.height,
+            width=card.width,
+            num_inference_steps=card.num_inference_steps,
+            guidance_scale=card.guidance_scale,
+            sampler=card.sampler,
+            reference=reference,
+        )
+        path = self._folder / f"{name}.mp4"
+        started = time.process_time()
+        make_video(request, self._pipeline.model, path, reference=frames)
+        if reference is None:
+            self.tally.cpu_seconds.setdefault(num_frames, []).append(time.process_time() - started)
+        video = read_mp4(path)
+        Image.fromarray(np.concatenate(list(video), axis=1)).save(path.with_suffix(".png"))
+        return video
+
+
+def _speed(seen: Attributes, direction: Attributes, num_changes: int) -> float:
+    """Displacement a frame along the motion of `direction`."""
+    axis = np.array(direction.displacement) / np.linalg.norm(direction.displacement)
+    return float(axis @ np.array(seen.displacement)) / num_changes
+
+
+def _has_room(source: Frames, seen: Attributes) -> bool:
+    """Whether the shape, at its speed, stays within the frame for the frames that are added."""
+    last = np.abs(source[-1].astype(float) - np.median(source[-1, :2].reshape(-1, 3), axis=0)).sum(axis=-1) > 60
+    rows, columns = np.nonzero(last)
+    if not len(rows):
+        return False
+    size = source.shape[1]
+    horizontal, vertical = (shift / 15 * ADDED * size for shift in seen.displacement)
+    return bool(
+        columns.min() + horizontal >= 0
+        and columns.max() + horizontal < size
+        and rows.min() + vertical >= 0
+        and rows.max() + vertical < size
+    )
+
+
+def _psnr(frame: Frames, reference: Frames) -> float:
+    error = ((frame.astype(np.float64) - reference) ** 2).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def _short(seen: Attributes | None) -> str:
+    return f"{seen.color} {seen.shape} {seen.motion}" if seen else "nothing"
+
+
+def scenes_and_images(count: int) -> Iterable[tuple[Scene, Frames]]:
+    scenes = draw_scenes(count, seed=12)
+    images = ((render(scenes, num_frames=16)[:, :1] + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).numpy()
+    return zip(scenes.words(), images, strict=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/demo-text"))
+    parser.add_argument("--number", type=int, default=40, help="rounds")
+    parser.add_argument("--videos", type=Path, default=Path("build/continuations"), help="folder of the MP4s")
+    options = parser.parse_args(arguments)
+    options.videos.mkdir(parents=True, exist_ok=True)
+    rounds = Rounds(load(options.checkpoint, "cpu"), options.videos)
+    for number, (scene, image) in enumerate(scenes_and_images(options.number)):
+        rounds.run(number, scene, image)
+        RESULTS.write_text(json.dumps(rounds.tally.report(), indent=2) + "\n", encoding="utf-8")
+    print(RESULTS.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

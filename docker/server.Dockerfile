@@ -7,11 +7,11 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /build
 RUN python3 -m venv /build/tools && python3 -m venv --without-pip /opt/framedit
 # What the project needs comes before the project: a change of its source leaves these layers as they are.
-COPY constraints.txt ./
-RUN ["/build/tools/bin/pip", "install", "hatchling", "-c", "constraints.txt"]
-COPY docker/requirements.py pyproject.toml ./
-RUN /build/tools/bin/python requirements.py pyproject.toml s3 tracing > requirements.txt \
-    && /build/tools/bin/pip --python /opt/framedit/bin/python install -r requirements.txt -c constraints.txt
+COPY docker/requirements/build.txt ./
+RUN ["/build/tools/bin/pip", "install", "--require-hashes", "--no-deps", "-r", "build.txt"]
+COPY docker/requirements/server.txt ./
+RUN /build/tools/bin/pip --python /opt/framedit/bin/python install --require-hashes --no-deps -r server.txt \
+    && /build/tools/bin/cyclonedx-py environment /opt/framedit/bin/python -o /opt/framedit/sbom.cdx.json
 
 FROM dependencies AS project
 COPY . /build/source
@@ -22,11 +22,13 @@ RUN /build/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /build
 FROM ${BASE_IMAGE}
 COPY --from=dependencies /opt/framedit /opt/framedit
 # These folders belong to the user, so that new volumes mounted on them do too.
-RUN ["install", "-d", "-o", "10001", "-g", "10001", "/data", "/data/artifacts", "/secrets"]
+RUN ["install", "-d", "-m", "0700", "-o", "10001", "-g", "10001", "/data", "/data/artifacts"]
+# Redis runs as another user and reads its configuration there.
+RUN ["install", "-d", "-o", "10001", "-g", "10001", "/secrets"]
 WORKDIR /data
 # The project comes last: a new version is one small layer over those that are there.
 COPY --from=project /build/project /opt/framedit
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="framedit-server" \
       org.opencontainers.image.description="The HTTP API of the FrameDiT video server" \

@@ -1,15 +1,15 @@
-"""Whether the API may be published where it is asked to be."""
+"""Check that the API is not published to a network without API keys by accident."""
 
 import ipaddress
 from collections.abc import Mapping
 
 
 def check_published(environment: Mapping[str, str]) -> None:
-    """Raises SystemExit where a network could use the API without a key and nobody has said that this is meant."""
+    """Raise SystemExit if the address opens the API to a network without a key and no setting permits that."""
     address = environment.get("API_ADDRESS") or "127.0.0.1"
     if not ipaddress.ip_address(address).is_loopback and not environment.get("ALLOW_ANONYMOUS"):
         raise SystemExit(
-            f"API_ADDRESS={address} publishes the API to a network, where everybody who reaches it could use it: set "
+            f"API_ADDRESS={address} publishes the API to a network, where anybody could use it: set "
             "ALLOW_ANONYMOUS=false and make an API key (`docker compose run --rm api keys create`), or "
-            "ALLOW_ANONYMOUS=true if that is meant"
+            "ALLOW_ANONYMOUS=true if you want that"
         )

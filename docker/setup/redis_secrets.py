@@ -19,8 +19,20 @@ dir /data
 appendonly yes
 appendfsync always
 save ""
+# Below the limit of the container: what is above it is for buffers, and for the copy that a rewrite of the file takes.
+maxmemory {max_memory_bytes}
 maxmemory-policy noeviction
 """
+
+
+def _max_memory_bytes() -> int:
+    """Return 60 % of the container's memory limit, which REDIS_MEMORY gives as Docker does: 512m."""
+    text = os.environ.get("REDIS_MEMORY", "512m").lower().removesuffix("b")
+    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    if not number.isdigit():
+        sys.exit(f"REDIS_MEMORY is {text!r}; write it as 512m or 2g")
+    return int(number) * unit * 6 // 10
 
 
 def main() -> None:
@@ -32,7 +44,7 @@ def main() -> None:
     for name, content in {
         "redis_password": password,
         "redis_url": f"redis://:{quote(password, safe='')}@redis:6379/0",
-        "redis.conf": _CONFIGURATION.format(password=password),
+        "redis.conf": _CONFIGURATION.format(password=password, max_memory_bytes=_max_memory_bytes()),
     }.items():
         # Readable by every user of the containers that mount the folder, which are those that need it.
         path = folder / name

@@ -1,5 +1,5 @@
 # A stand-in for the image of Prometheus where that is not to be had: Debian's package, laid out in the same way.
-#   docker build -f docker/test/prometheus.Dockerfile -t framedit-prometheus .
+#   docker build -f docker/stack_tests/prometheus.Dockerfile -t framedit-prometheus .
 #   PROMETHEUS_IMAGE=framedit-prometheus docker compose --profile monitoring up
 ARG BASE_IMAGE=python:3.11-slim
 FROM ${BASE_IMAGE}

@@ -19,7 +19,7 @@ def test_the_servers_image_is_small_and_holds_no_torch() -> None:
     size, base_size = (
         int(run("docker", "image", "inspect", "-f", "{{.Size}}", name)) for name in ("framedit-server", base)
     )
-    assert size - base_size < 250 * MEGABYTE
+    assert size - base_size < 320 * MEGABYTE  # 164 of them are ffmpeg, which decodes reference images and videos
     code = "import importlib.util as u; assert not any(map(u.find_spec, ('torch', 'pip', 'numpy')))"
     run("docker", "run", "--rm", "--entrypoint", "/opt/framedit/bin/python", "framedit-server", "-c", code)
 

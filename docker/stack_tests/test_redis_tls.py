@@ -29,7 +29,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    """Whose certificate a Redis on PORT shows, and whose certificates it wants to see."""
+    """The authority that signs the certificates of a Redis on PORT and of its clients."""
     folder = tmp_path_factory.mktemp("tls")
     authority = Authority(folder, "the CA of the tests")
     authority.sign("redis", "127.0.0.1")

@@ -1,5 +1,5 @@
 # A stand-in for MinIO where its image is not to be had: moto's S3 server, which forgets when it ends.
-#   docker build -f docker/test/bucket.Dockerfile -t framedit-bucket . && MINIO_IMAGE=framedit-bucket docker compose --profile s3 up
+#   docker build -f docker/stack_tests/bucket.Dockerfile -t framedit-bucket . && MINIO_IMAGE=framedit-bucket docker compose --profile s3 up
 ARG BASE_IMAGE=python:3.11-slim
 FROM ${BASE_IMAGE}
 COPY constraints.txt ./

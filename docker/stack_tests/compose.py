@@ -45,7 +45,7 @@ class Stack:
         return run("docker", "compose", *place, "-p", self.project, *arguments, env=env, check=check)
 
     def up(self, model: str = "demo-class", workers: int = 1) -> None:
-        """Start it, and wait until so many workers serve a model; the images must be there."""
+        """Start the stack from existing images, and wait until this many workers serve the model."""
         self.compose("up", "-d", "--no-build")
         self.wait_for_workers(model, workers)
 
@@ -53,7 +53,7 @@ class Stack:
         wait_for(lambda: self.workers_alive(model) >= workers, f"{workers} workers for {model}", 600)
 
     def workers_alive(self, model: str) -> int:
-        """As the API tells; -1 while it does not."""
+        """Return the count that the API reports, -1 while it does not answer."""
         try:
             with self.client() as http:
                 answer = http.get(f"/v1/models/{model}")
@@ -62,7 +62,7 @@ class Stack:
         return int(answer.json()["workers_alive"]) if answer.status_code == 200 else -1
 
     def ask_inside(self, url: str) -> str:
-        """What a server of the stack's networks answers, asked from the container of the API."""
+        """Return the response of a server in the networks of the stack, requested from the container of the API."""
         code = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=10).read().decode())"
         return self.compose("exec", "-T", "api", "/opt/framedit/bin/python", "-c", code, url)
 

@@ -1,4 +1,11 @@
-"""What all tests share: a real Redis-protocol server, started once and emptied for each test."""
+"""Fixtures of all tests: a real Redis-protocol server, started once and emptied for each test."""
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, which other libraries do, too
 
 import signal
 from collections.abc import Iterator
@@ -8,20 +15,32 @@ import pytest
 from hypothesis import settings
 from redis import Redis
 
-from cli.embedded_redis import EmbeddedRedis
+from cli.processes.embedded_redis import EmbeddedRedis
 from jobs.cards import ModelCard
 from jobs.connection import connect
-from jobs.store import VideoStore
+from tests.jobs.every_role import EveryRole
 
 TESTS = Path(__file__).parent
 
-# A shell that starts something in the background has it ignore Ctrl-C, and all that comes of it: so would the commands
-# that are tested here with it.
+# A shell starts background jobs with SIGINT ignored. The tested commands would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("patient", deadline=None)  # no test fails because the machine is busy
 settings.load_profile("patient")
+
+
+# Folders from the slowest to the fastest, the others last. `make test` runs files in parallel and starts with the slow
+# ones, so that none of them is left for the end.
+SLOWEST_FIRST = ("faults", "e2e", "cli", "browser", "benchmarks", "training", "worker", "server", "jobs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _place(item.path.relative_to(TESTS).parts[0]) if TESTS in item.path.parents else 0)
+
+
+def _place(folder: str) -> int:
+    return SLOWEST_FIRST.index(folder) if folder in SLOWEST_FIRST else len(SLOWEST_FIRST)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server process that belongs to this test session."""
+    """The URL of a server process of this test process."""
     server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
     try:
         yield server.start()
@@ -58,8 +77,8 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def store(redis: Redis) -> VideoStore:
-    return VideoStore(redis)
+def store(redis: Redis) -> EveryRole:
+    return EveryRole(redis)
 
 
 @pytest.fixture
@@ -94,4 +113,7 @@ def class_card(text_card: ModelCard) -> ModelCard:
 
 @pytest.fixture
 def artifacts_dir(tmp_path: Path) -> Path:
-    return tmp_path / "artifacts"
+    """An artifact folder that has been set up."""
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    return folder

@@ -1,7 +1,5 @@
-"""A real Chromium, and the two servers that the page is tested on: with a worker, and with a stand-in for one."""
+"""A real Chromium and two servers: one with a worker, and one whose worker the tests replace."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -10,28 +8,26 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from jobs.settings import Settings
+from tests.browser.chromium import MISSING, find_chromium
 from tests.e2e.conftest import REPOSITORY, Serve
 from tests.e2e.conftest import serving as serving_all
 from tests.server.conftest import finish, http, settings
 from tests.server.serving import serving as serving_page
 from tests.tiny_checkpoint import make_tiny_checkpoint
-from worker.video import write_mp4
+from worker.output.formats.encoding import Encoding
+from worker.output.formats.mp4 import write_mp4
 
 __all__ = ["finish", "http", "settings"]  # fixtures: a client of the server below, and a stand-in for its worker
 
 WAIT_SECONDS = 60
-NO_BROWSER = (
-    "no Chromium was found, and the tests of the page need a real one: `make browser` installs Debian's package, "
-    "CHROMIUM=/path/to/chromium names another, and ARGS='--ignore tests/browser' leaves these tests out"
-)
 
 
 # The scope is the module: Playwright keeps an event loop in the main thread, in which later tests may want their own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    path = find_chromium()
     if path is None:
-        pytest.fail(NO_BROWSER, pytrace=False)
+        pytest.fail(MISSING, pytrace=False)
     expect.set_options(timeout=WAIT_SECONDS * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
@@ -41,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Serve]:
-    """`framedit serve` with the demo text model, and a class model that takes no time."""
+    """`framedit serve` with the demo text model and a tiny class model."""
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     (checkpoints / "demo-text").symlink_to(REPOSITORY / "checkpoints" / "demo-text", target_is_directory=True)
     make_tiny_checkpoint(checkpoints / "tiny")
@@ -57,7 +53,7 @@ def server_url(settings: Settings) -> Iterator[str]:
 
 
 class Tab:
-    """A page of one browser, watched: it must not complain in its console, and must ask no other server."""
+    """A page that records faults: messages in its console, and requests to other servers."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self._origin = origin(url)
@@ -77,7 +73,7 @@ class Tab:
     def _on_request(self, request: Request) -> None:
         self.requests.append(request)
         if not request.url.startswith(("data:", "blob:")) and origin(request.url) != self._origin:
-            self.faults.append(f"asked another server: {request.url}")
+            self.faults.append(f"requested another server: {request.url}")
 
 
 def origin(url: str) -> tuple[str, str]:
@@ -89,7 +85,7 @@ OpenTab = Callable[[str], Tab]
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser that remembers nothing of other tests."""
+    """A browser context without state from other tests."""
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         yield context
@@ -97,7 +93,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def open_tab(context: BrowserContext) -> Iterator[OpenTab]:
-    """Opens the page in a new tab; at the end of the test none of them may have complained."""
+    """Opens the page in a new tab. At the end of the test, no tab may have logged a fault."""
     tabs: list[Tab] = []
 
     def open_tab(url: str) -> Tab:
@@ -113,5 +109,5 @@ def mp4(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A video of two seconds that brightens."""
     path = tmp_path_factory.mktemp("mp4") / "video.mp4"
     levels = np.linspace(40, 220, 16).astype(np.uint8)
-    write_mp4(np.broadcast_to(levels[:, None, None, None], (16, 64, 96, 3)), path, fps=8)
+    write_mp4(np.broadcast_to(levels[:, None, None, None], (16, 64, 96, 3)), path, Encoding(8))
     return path.read_bytes()

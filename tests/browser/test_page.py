@@ -1,5 +1,6 @@
-"""The page in states that a test brings about by hand: the worker here is the test."""
+"""The page in states that the tests set directly, without a worker."""
 
+import io
 import json
 import shlex
 from collections.abc import Callable
@@ -7,14 +8,14 @@ from collections.abc import Callable
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Page, expect
 from redis import Redis
 
+from jobs.access.api_keys import KeyStore
 from jobs.cards import ModelCard, announce
-from jobs.keys import KeyStore
-from jobs.store import VideoStore
-
-from .conftest import OpenTab, Tab
+from jobs.videos.store import VideoStore
+from tests.browser.conftest import OpenTab, Tab
 
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
 Finish = Callable[[str, bytes], None]
@@ -33,7 +34,7 @@ def tab(http: httpx.Client, server_url: str, open_tab: OpenTab) -> Tab:
 
 
 def look_again(page: Page) -> None:
-    """Have the page ask at once for what the test has changed behind its back."""
+    """Make the page poll at once."""
     page.evaluate("dispatchEvent(new Event('online'))")
 
 
@@ -45,7 +46,7 @@ def serious_faults(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(
+def test_axe_finds_no_serious_accessibility_fault(
     scheme: str, tab: Tab, http: httpx.Client, store: VideoStore, finish: Finish, mp4: bytes
 ) -> None:
     page = tab.page
@@ -68,7 +69,7 @@ def test_axe_finds_nothing_serious(
     assert serious_faults(page) == []
 
 
-def test_the_queue_says_what_each_is_waiting_for(tab: Tab, http: httpx.Client, store: VideoStore) -> None:
+def test_each_tile_shows_queue_position_or_step(tab: Tab, http: httpx.Client, store: VideoStore) -> None:
     first, second, _ = (post(http, prompt=f"number {i}") for i in range(3))
     look_again(tab.page)
     tiles = tab.page.locator(".tile")
@@ -83,13 +84,13 @@ def test_the_queue_says_what_each_is_waiting_for(tab: Tab, http: httpx.Client, s
     expect(tiles.nth(2).locator("img")).to_have_js_property("src", PICTURE)
     expect(tiles.nth(2).locator("img")).to_be_visible()
     expect(tiles.nth(1)).to_contain_text("The device has too little memory for it")
-    expect(tab.page.get_by_text("1 being made, 1 waiting")).to_be_visible()
+    expect(tab.page.get_by_text("1 in progress, 1 queued")).to_be_visible()
 
 
-def test_the_keyboard_is_enough(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
+def test_the_page_works_with_the_keyboard_alone(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
     page = tab.page
-    expect(page.get_by_label("Prompt")).to_be_visible()  # nothing hidden takes the focus
-    page.get_by_label("Prompt").focus()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_visible()  # nothing hidden takes the focus
+    page.get_by_label("Prompt", exact=True).focus()
     page.keyboard.type("a red circle")
     page.keyboard.press("Enter")
     expect(page.locator(".tile")).to_have_count(1)
@@ -103,42 +104,48 @@ def test_the_keyboard_is_enough(tab: Tab, http: httpx.Client, finish: Finish, mp
     expect(opener).to_be_focused()
 
 
-def test_a_remix_keeps_the_seed_and_says_whose_it_is(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
+def test_a_remix_keeps_the_seed_and_links_to_its_original(
+    tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes
+) -> None:
     page, source = tab.page, post(http)
     finish(source, mp4)
     look_again(page)
     page.locator(".tile").hover()
     page.get_by_role("button", name="Remix: a red circle").click()
-    expect(page.get_by_label("Prompt")).to_have_value("a red circle")
-    page.get_by_label("Prompt").fill("a blue circle")
+    page.get_by_role("button", name="Cancel remix").click()
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("")
+    page.locator(".tile").hover()
+    page.get_by_role("button", name="Remix: a red circle").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red circle")
+    page.get_by_label("Prompt", exact=True).fill("a blue circle")
     page.get_by_role("button", name="Remix", exact=True).click()
     expect(page.locator(".tile")).to_have_count(2)
     remix = http.get("/v1/videos").json()["data"][0]
     assert (remix["prompt"], remix["seed"], remix["remixed_from_video_id"]) == ("a blue circle", 7, source)
 
 
-def test_what_is_wrong_is_said_at_its_field(tab: Tab) -> None:
+def test_an_error_focuses_the_field_that_caused_it(tab: Tab) -> None:
     page = tab.page
     # Chromium itself writes a line for every answer that is an error.
     tab.faults = Tolerant("400")
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_role("alert").filter(has_text="Prompt is missing")).to_be_visible()
-    expect(page.get_by_label("Prompt")).to_be_focused()
-    page.get_by_label("Prompt").fill("a red circle")
+    expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
+    page.get_by_label("Prompt", exact=True).fill("a red circle")
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Steps").fill("5000")
     page.get_by_role("button", name="Settings").click()
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_role("alert").filter(has_text="Steps is 5000; tiny-text allows at most 250.")).to_be_visible()
     expect(page.get_by_label("Steps")).to_be_focused()
-    page.get_by_role("button", name="Back to the model").click()
+    page.get_by_role("button", name="Reset to defaults").click()
     page.get_by_role("button", name="Generate").click()
     expect(page.locator(".tile")).to_have_count(1)
     expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
 
 
 class Tolerant(list[str]):
-    """Faults, but for Chromium's own lines about failed requests that name `expected`."""
+    """A list of faults without Chromium's messages about failed requests that contain `expected`."""
 
     def __init__(self, expected: str) -> None:
         super().__init__()
@@ -149,7 +156,7 @@ class Tolerant(list[str]):
             super().append(fault)
 
 
-def test_a_server_that_is_away_is_said_and_waited_for(tab: Tab, http: httpx.Client) -> None:
+def test_the_page_reports_an_unreachable_server_and_recovers(tab: Tab, http: httpx.Client) -> None:
     page = tab.page
     tab.faults = Tolerant("ERR_")
     expect(page.get_by_text("Your videos will appear here")).to_be_visible()
@@ -162,7 +169,7 @@ def test_a_server_that_is_away_is_said_and_waited_for(tab: Tab, http: httpx.Clie
     expect(page.get_by_text("The server does not answer")).to_be_hidden()
 
 
-def test_a_key_is_asked_for_and_goes_with_every_request_and_to_the_video(
+def test_the_key_is_requested_and_sent_with_every_request(
     tab: Tab, redis: Redis, http: httpx.Client, finish: Finish, mp4: bytes
 ) -> None:
     finish(post(http), mp4)
@@ -173,15 +180,15 @@ def test_a_key_is_asked_for_and_goes_with_every_request_and_to_the_video(
     look_again(page)
     expect(page.get_by_role("dialog")).to_contain_text("This server needs an API key")
     page.get_by_label("Sent with every request").fill(token)
-    page.get_by_role("button", name="Use it").click()
+    page.get_by_role("button", name="Save").click()
     tab.requests.clear()
     expect(page.locator(".tile video[src^=blob] >> visible=true")).to_have_count(1)
     expect(page.locator(".tile .developed")).to_have_count(1)
     look_again(page)
     page.wait_for_event("requestfinished")
-    asked = [request for request in tab.requests if "/v1/" in request.url]
-    assert asked
-    assert {request.all_headers().get("authorization") for request in asked} == {f"Bearer {token}"}
+    requests = [request for request in tab.requests if "/v1/" in request.url]
+    assert requests
+    assert {request.all_headers().get("authorization") for request in requests} == {f"Bearer {token}"}
 
     page.reload()
     expect(page.locator(".tile .developed")).to_have_count(1)
@@ -192,7 +199,7 @@ def test_a_key_is_asked_for_and_goes_with_every_request_and_to_the_video(
     expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
 
 
-def test_a_page_without_a_key_says_what_it_waits_for(tab: Tab, redis: Redis, http: httpx.Client) -> None:
+def test_the_page_without_a_key_asks_for_one(tab: Tab, redis: Redis, http: httpx.Client) -> None:
     page = tab.page
     tab.faults = Tolerant("401")
     _, token = KeyStore(redis).create("the page")
@@ -203,26 +210,26 @@ def test_a_page_without_a_key_says_what_it_waits_for(tab: Tab, redis: Redis, htt
     assert serious_faults(page) == []
     page.get_by_role("button", name="Enter a key").click()
     page.get_by_label("Sent with every request").fill("fd-nonsense")
-    page.get_by_role("button", name="Use it").click()
-    expect(page.get_by_role("dialog")).to_contain_text("This API key is not known here, or was revoked.")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_contain_text("This API key is unknown or was revoked.")
     page.get_by_label("Sent with every request").fill(token)
-    page.get_by_role("button", name="Use it").click()
-    expect(page.get_by_label("Prompt")).to_be_visible()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
     expect(page.get_by_text("Your videos will appear here")).to_be_visible()
     expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
 
 
-def test_a_server_without_models_says_what_to_start(
+def test_a_server_without_models_names_the_command_to_start(
     server_url: str, redis: Redis, text_card: ModelCard, open_tab: OpenTab
 ) -> None:
     page = open_tab(server_url).page
-    expect(page.get_by_text("No worker has announced a model yet")).to_be_visible()
+    expect(page.get_by_text("No model is available yet")).to_be_visible()
     announce(redis, text_card, "w1", ttl_seconds=600)
-    expect(page.get_by_label("Prompt")).to_be_visible()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [320, 390])
-def test_a_phone_shows_all_of_it_without_scrolling_sideways(
+def test_a_phone_shows_the_page_without_horizontal_scrolling(
     width: int, tab: Tab, http: httpx.Client, store: VideoStore, finish: Finish, mp4: bytes
 ) -> None:
     page = tab.page
@@ -236,7 +243,7 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(
     expect(page.locator(".tile")).to_have_count(5)
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Steps").fill("7")
-    page.get_by_label("How many").fill("10")
+    page.get_by_label("Number of videos").fill("10")
     expect(page.get_by_role("button", name="Settings")).to_contain_text("2 changed")
     assert reaches_out_of_the_window(page) == []
     assert serious_faults(page) == []
@@ -250,7 +257,7 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(
 
 
 def reaches_out_of_the_window(page: Page) -> list[str]:
-    """The buttons and fields that are not wholly on the screen, from side to side."""
+    """The controls that extend beyond the left or right edge of the screen."""
     if page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
         outside = """parts => parts.filter(part => {
             const box = part.getBoundingClientRect();
@@ -261,9 +268,9 @@ def reaches_out_of_the_window(page: Page) -> list[str]:
     return ["the page"]
 
 
-def test_what_is_copied_as_curl_makes_the_same_video(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
+def test_the_copied_curl_command_makes_the_same_video(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
     page = tab.page
-    made = post(http, prompt='it\'s "red" & $round', num_inference_steps=9, negative_prompt="blur")
+    made = post(http, prompt='it\'s "red" & $round', num_inference_steps=9, negative_prompt="blur", clean_caption=True)
     finish(made, mp4)
     look_again(page)
     page.locator(".tile .opener").click()
@@ -273,11 +280,21 @@ def test_what_is_copied_as_curl_makes_the_same_video(tab: Tab, http: httpx.Clien
     assert words[:2] == ["curl", "-s"]
     again = http.post(words[2], json=json.loads(words[words.index("-d") + 1])).json()
     first = http.get(f"/v1/videos/{made}").json()
-    told = ("model", "prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "sampler", "size")
-    assert [again[name] for name in told] == [first[name] for name in told]
+    repeated = (
+        "model",
+        "prompt",
+        "negative_prompt",
+        "clean_caption",
+        "seed",
+        "num_inference_steps",
+        "guidance_scale",
+        "sampler",
+        "size",
+    )
+    assert [again[name] for name in repeated] == [first[name] for name in repeated]
 
 
-def test_an_address_that_names_a_video_opens_it(
+def test_a_url_that_names_a_video_opens_it(
     server_url: str, http: httpx.Client, open_tab: OpenTab, finish: Finish, mp4: bytes
 ) -> None:
     made = post(http)
@@ -286,7 +303,7 @@ def test_an_address_that_names_a_video_opens_it(
     expect(tab.page.get_by_role("dialog")).to_contain_text("a red circle")
 
 
-def test_with_less_motion_asked_for_nothing_moves_by_itself(
+def test_with_reduced_motion_nothing_plays_automatically(
     tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes
 ) -> None:
     page = tab.page
@@ -299,7 +316,7 @@ def test_with_less_motion_asked_for_nothing_moves_by_itself(
     page.locator(".tile video").evaluate("film => new Promise(done => film.addEventListener('timeupdate', done))")
 
 
-def test_a_download_has_a_name_that_says_what_it_is(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
+def test_a_download_is_named_after_its_prompt(tab: Tab, http: httpx.Client, finish: Finish, mp4: bytes) -> None:
     finish(post(http), mp4)
     look_again(tab.page)
     tab.page.locator(".tile").hover()
@@ -307,3 +324,19 @@ def test_a_download_has_a_name_that_says_what_it_is(tab: Tab, http: httpx.Client
         tab.page.get_by_role("button", name="Download").click()
     assert download.value.suggested_filename.startswith("a-red-circle-")
     assert download.value.path().read_bytes() == mp4
+
+
+def test_one_frame_is_shown_as_an_image(
+    tab: Tab, http: httpx.Client, redis: Redis, text_card: ModelCard, finish: Finish
+) -> None:
+    announce(redis, text_card.model_copy(update={"id": "images", "min_frames": 1}), "w1", ttl_seconds=600)
+    picture = io.BytesIO()
+    Image.new("RGB", (96, 64), "red").save(picture, "PNG")
+    made = post(http, model="images", num_frames=1)
+    finish(made, picture.getvalue())
+    page = tab.page
+    look_again(page)
+    page.locator(".tile .opener").click()
+    image = page.get_by_role("dialog").get_by_role("img", name="The image")
+    expect(image).to_have_js_property("naturalWidth", 96)
+    expect(page.get_by_role("dialog").locator("video")).to_have_count(0)

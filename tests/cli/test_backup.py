@@ -1,4 +1,4 @@
-"""What docs/operations.md says of backing Redis up, done with a real server."""
+"""The backup procedures of docs/operations.md, with a real server."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from cli.embedded_redis import server_binary
+from cli.processes.embedded_redis import server_binary
 from tests.waiting import wait_for
 
 CONFIGURATION = {"appendonly": "yes", "appendfsync": "always", "save": ""}
@@ -18,7 +18,7 @@ CONFIGURATION = {"appendonly": "yes", "appendfsync": "always", "save": ""}
 
 @contextmanager
 def running(folder: Path, **options: str) -> Iterator[Redis]:
-    """A server over the data in `folder`, which is killed in the end."""
+    """A server with its data in `folder`, killed at the end."""
     settings = {"port": "0", "unixsocket": str(folder / "s"), "dir": str(folder), **CONFIGURATION, **options}
     arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
     with (folder / "log").open("ab") as log:
@@ -46,13 +46,13 @@ def is_rewriting(client: Redis) -> bool:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Of the server that is backed up, and of the one that its data are restored into."""
+    """The folder of the server that is backed up, and the folder for the restored data."""
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     return tmp_path / "old", tmp_path / "new"
 
 
-def test_a_copy_of_the_append_only_file_is_restored_by_putting_it_back(folders: tuple[Path, Path]) -> None:
+def test_a_copy_of_the_append_only_file_restores_the_data(folders: tuple[Path, Path]) -> None:
     old, new = folders
     with running(old) as client:
         client.set("video", "accepted")
@@ -64,7 +64,7 @@ def test_a_copy_of_the_append_only_file_is_restored_by_putting_it_back(folders: 
         assert client.get("video") == b"accepted"
 
 
-def test_a_snapshot_is_restored_without_the_append_only_file_first(folders: tuple[Path, Path]) -> None:
+def test_a_snapshot_is_loaded_without_the_append_only_file(folders: tuple[Path, Path]) -> None:
     old, new = folders
     with running(old) as client:
         client.set("video", "accepted")

@@ -1,4 +1,4 @@
-"""Completion in real shells: what somebody types, up to the tab, and what the shell makes of it."""
+"""Completion in real shells: the typed text, a tab, and the completed line."""
 
 import os
 import select

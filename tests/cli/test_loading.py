@@ -1,7 +1,8 @@
-"""A database that takes its time to read what it holds: everybody waits for it, and can be stopped meanwhile."""
+"""A database that loads its data slowly: every process waits for it, and can be stopped meanwhile."""
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -13,8 +14,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import BusyLoadingError
 
-import cli.embedded_redis
-from cli.embedded_redis import EmbeddedRedis
+import cli.processes.embedded_redis
+from cli.processes.embedded_redis import EmbeddedRedis
 from jobs.connection import connect, wait_until_loaded
 from tests.e2e.conftest import command, environment, serving
 from tests.tiny_checkpoint import make_tiny_checkpoint
@@ -22,30 +23,40 @@ from tests.waiting import wait_for
 
 WORDS = "Redis is loading its data; waiting for it"
 WRITES = 200_000
-# It listens every 1024 commands: four times a second, for the better part of a minute unless it is told to hurry.
+# While it loads, it answers after every 1024 writes: four times a second, for 40 s unless the delay is removed.
 DELAY_MICROSECONDS = 200
 
 
-@pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedRedis]:
-    """One that has much to read when it starts the next time, and reads slowly."""
-    real = cli.embedded_redis.server_binary()
-    slow = tmp_path / "valkey-server"
-    slow.write_text(f'#!/bin/sh\nexec "{real}" "$@" --key-load-delay {DELAY_MICROSECONDS}\n')
-    slow.chmod(0o755)
-    database = EmbeddedRedis(tmp_path / "redis")
+@pytest.fixture(scope="module")
+def large_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of a server with many writes in its append-only file."""
+    folder = tmp_path_factory.mktemp("large") / "redis"
+    database = EmbeddedRedis(folder)
     with Redis.from_url(database.start()) as client, client.pipeline(transaction=False) as pipe:
         for number in range(WRITES):
             pipe.set(f"key-{number % 1000}", number)
         pipe.execute()
-    monkeypatch.setattr(cli.embedded_redis, "server_binary", lambda: slow)
+    database.stop()
+    return folder
+
+
+@pytest.fixture
+def database(tmp_path: Path, large_data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedRedis]:
+    """A running server that needs long to load its data at its next start."""
+    real = cli.processes.embedded_redis.server_binary()
+    slow = tmp_path / "valkey-server"
+    slow.write_text(f'#!/bin/sh\nexec "{real}" "$@" --key-load-delay {DELAY_MICROSECONDS}\n')
+    slow.chmod(0o755)
+    database = EmbeddedRedis(shutil.copytree(large_data, tmp_path / "redis"))
+    database.start()
+    monkeypatch.setattr(cli.processes.embedded_redis, "server_binary", lambda: slow)
     yield database
     database.stop()
 
 
 @pytest.fixture
 def url(database: EmbeddedRedis) -> str:
-    """Of a database that is loading."""
+    """The URL of a database that is loading its data."""
     pid = database.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -60,7 +71,7 @@ def checkpoints(tmp_path: Path) -> Path:
 
 
 def hurry(url: str) -> None:
-    """The database, which must still be loading. By a plain client: ours asks whether a connection is well, first."""
+    """Remove the delay of the database, which must still be loading. A plain client: ours checks connections first."""
     with Redis.from_url(url) as client:
         with pytest.raises(BusyLoadingError):
             client.get("key-1")
@@ -78,7 +89,7 @@ def running(log: Path, *arguments: str | Path, **env: str) -> Iterator["subproce
         process.wait()
 
 
-def test_a_start_waits_until_the_data_is_there(database: EmbeddedRedis, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_start_waits_until_the_data_is_loaded(database: EmbeddedRedis, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     database.stop()
     starting = threading.Thread(target=database.start)
@@ -91,27 +102,27 @@ def test_a_start_waits_until_the_data_is_there(database: EmbeddedRedis, caplog: 
         assert client.get("key-999") == str(WRITES - 1).encode()
 
 
-def test_a_database_that_dies_is_there_again_before_it_has_loaded(url: str) -> None:
-    """Whoever keeps it alive has other processes to look after, and they know how to wait."""
+def test_a_restart_does_not_wait_until_the_data_is_loaded(url: str) -> None:
+    """The supervisor must not block: the other processes wait on their own."""
     with connect(url) as client, pytest.raises(BusyLoadingError):
         client.get("key-999")
 
 
-def test_nobody_waits_for_ever(url: str) -> None:
+def test_waiting_has_a_timeout(url: str) -> None:
     with connect(url) as client, pytest.raises(BusyLoadingError):
         wait_until_loaded(client, timeout_seconds=0.2)
 
 
-def test_a_worker_waits(url: str, checkpoints: Path, tmp_path: Path) -> None:
+def test_a_worker_waits_for_a_loading_database(url: str, checkpoints: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running(log, "worker", "--burst", "--checkpoints", checkpoints, REDIS_URL=url) as worker:
         wait_for(lambda: WORDS in log.read_text(), "the worker to wait")
         hurry(url)
         assert worker.wait(90) == 0, log.read_text()
-    assert "Redis is away" not in log.read_text()
+    assert "Redis is not available" not in log.read_text()
 
 
-def test_serve_waits_for_a_database_that_it_was_given(url: str, checkpoints: Path, tmp_path: Path) -> None:
+def test_serve_waits_for_a_loading_database(url: str, checkpoints: Path, tmp_path: Path) -> None:
     log = tmp_path / "data.log"
     hurrying = threading.Thread(
         target=lambda: (wait_for(lambda: log.exists() and WORDS in log.read_text(), "it to wait"), hurry(url))
@@ -124,7 +135,7 @@ def test_serve_waits_for_a_database_that_it_was_given(url: str, checkpoints: Pat
 
 
 @pytest.mark.parametrize(("what", "number"), [("worker", signal.SIGTERM), ("serve", signal.SIGINT)])
-def test_who_waits_can_be_stopped(
+def test_a_waiting_process_exits_on_a_signal(
     url: str, checkpoints: Path, tmp_path: Path, what: str, number: signal.Signals
 ) -> None:
     log = tmp_path / "log"
@@ -133,5 +144,5 @@ def test_who_waits_can_be_stopped(
         wait_for(lambda: WORDS in log.read_text(), "it to wait")
         process.send_signal(number)
         assert process.wait(60) == 0
-    assert f"stopped by {number.name} before it was ready" in log.read_text()
+    assert f"stopped by {number.name} during the start" in log.read_text()
     assert "Traceback" not in log.read_text()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cli.logs import configure_logging
-from jobs import log_context
+from jobs.telemetry import log_context
 
 logger = logging.getLogger("test")
 
@@ -20,7 +20,7 @@ def _logging_as_before() -> Iterator[None]:
     root.setLevel(level)
 
 
-def test_a_line_of_json_says_what_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_line_has_the_context_of_the_request(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("worker", "info", "json")
     with log_context.about(request_id="r1", video_id="video_1"):
         logger.info("%s: started", "video_1", extra={"fields": {"code": 200}})

@@ -1,4 +1,4 @@
-"""Redis over TLS: everything that connects to it does, and a certificate that is not accepted is a clear error."""
+"""Redis over TLS: every connection uses it, and a certificate that is not accepted is a clear error."""
 
 import asyncio
 import re
@@ -40,14 +40,14 @@ def unix_socket(redis_url: str) -> str:
 
 @pytest.fixture
 def tls_url(unix_socket: str, authority: Authority) -> Iterator[str]:
-    """Of a Redis with a certificate for 127.0.0.1; without the CA."""
+    """The URL of a Redis with a certificate for 127.0.0.1, without its CA."""
     with ending_tls(unix_socket, authority, authority.sign("redis", "127.0.0.1")) as port:
         yield f"rediss://127.0.0.1:{port}/0"
 
 
 @pytest.fixture
 def received() -> Iterator[tuple[str, "Queue[bytes]"]]:
-    """The URL of a receiver of webhooks, and what it was sent."""
+    """The URL of a webhook receiver, and the requests it received."""
     bodies: Queue[bytes] = Queue()
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,7 +80,7 @@ def running(log: Path, env: dict[str, str], *arguments: str) -> Iterator[subproc
         process.wait()
 
 
-def test_server_workers_events_webhooks_and_rq_go_over_tls(
+def test_server_workers_events_webhooks_and_rq_use_tls(
     tls_url: str, authority: Authority, received: tuple[str, "Queue[bytes]"], tmp_path: Path
 ) -> None:
     url = f"{tls_url}?ssl_ca_certs={authority.certificate_file}"
@@ -131,7 +131,7 @@ def test_a_worker_does_not_wait_for_a_redis_with_the_certificate_of_another_host
             run_worker(settings)
 
 
-def test_the_connection_of_an_event_loop_accepts_no_other_certificate_either(tls_url: str) -> None:
+def test_asynchronous_connections_check_the_certificate(tls_url: str) -> None:
     async def ping() -> None:
         client = connect_async(tls_url)
         try:
@@ -143,7 +143,7 @@ def test_the_connection_of_an_event_loop_accepts_no_other_certificate_either(tls
         asyncio.run(ping())
 
 
-def test_a_redis_that_wants_certificates_is_shown_one(unix_socket: str, authority: Authority) -> None:
+def test_a_client_certificate_is_sent_to_redis(unix_socket: str, authority: Authority) -> None:
     certificate_file, key_file = authority.sign("client")
     with ending_tls(unix_socket, authority, authority.sign("redis", "127.0.0.1"), mutual=True) as port:
         url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.certificate_file}"
@@ -154,7 +154,7 @@ def test_a_redis_that_wants_certificates_is_shown_one(unix_socket: str, authorit
             assert client.ping()
 
 
-def test_certificates_that_cannot_be_read_are_named_at_once(authority: Authority, tmp_path: Path) -> None:
+def test_unreadable_certificate_files_are_named(authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "empty.pem").touch()
     for name in ("none.pem", "empty.pem"):
         with pytest.raises(ValueError, match=rf"names \S+/{name}, which cannot be read"):
@@ -163,7 +163,7 @@ def test_certificates_that_cannot_be_read_are_named_at_once(authority: Authority
         connect(f"rediss://127.0.0.1:1/0?ssl_certfile={authority.certificate_file}&ssl_keyfile={tmp_path}/none.key")
 
 
-def test_that_redis_is_away_is_no_fault_of_a_certificate() -> None:
+def test_an_outage_of_redis_is_not_a_certificate_error() -> None:
     with closing(connect("rediss://127.0.0.1:1/0")) as client, pytest.raises(RedisError) as caught:
         client.ping()
     check_certificate(caught.value)

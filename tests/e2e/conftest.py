@@ -1,4 +1,4 @@
-"""Real processes: `framedit serve` with a data folder of its own, and a client of its API."""
+"""Start `framedit serve` as real processes with their own data folder, and a client of the API."""
 
 import json
 import os
@@ -23,7 +23,7 @@ START_SECONDS = 60.0
 
 
 def descendants(pid: int) -> set[int]:
-    """The processes that `pid` started, and those that they did, as Linux tells."""
+    """The child processes of `pid` and their descendants, from Linux's /proc."""
     children = set()
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         children |= {int(child) for child in task.read_text().split()}
@@ -60,7 +60,7 @@ class Serve:
         return dict(answer.json())
 
     def get(self, video_id: str) -> dict[str, Any]:
-        """The video's object; waits while the database is being started again."""
+        """Retrieve a video. Retries while the database restarts."""
 
         def answered() -> httpx.Response | None:
             answer = self.http.get(f"/v1/videos/{video_id}")
@@ -78,7 +78,7 @@ class Serve:
         return dict(wait_for(reached, f"{video_id} {states}; {self.log.read_text()}", timeout_seconds))
 
     def wait_for_step(self, video_id: str) -> dict[str, Any]:
-        """Until the worker is in the middle of it."""
+        """Wait until the worker has completed a step of the video."""
 
         def begun() -> dict[str, Any] | None:
             video = self.get(video_id)
@@ -87,7 +87,7 @@ class Serve:
         return dict(wait_for(begun, f"{video_id} in progress; {self.log.read_text()}"))
 
     def pid_of(self, part: str) -> int:
-        """The process whose command line holds `part`."""
+        """The process whose command line contains `part`."""
         found = [pid for pid in descendants(self.process.pid) if part in command_line(pid)]
         assert len(found) == 1, (part, found)
         return found[0]
@@ -96,18 +96,18 @@ class Serve:
         return {self.process.pid} | descendants(self.process.pid)
 
     def kill_all(self) -> None:
-        """As a power cut would."""
+        """Kill all processes at once, as a power cut does."""
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "cli.main", *map(str, arguments)]
+    return [sys.executable, "-P", "-m", "cli.main", *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
-    """This process's, without settings of the server; one thread a worker is enough and leaves the rest alone."""
+    """This process's environment without server settings, and with one thread per worker."""
     env = {
         name: value for name, value in os.environ.items() if not name.startswith("FRAMEDIT_") and name != "REDIS_URL"
     }
@@ -115,14 +115,16 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def serving(data_dir: Path, checkpoints: Path, api_key: str = "", **env: str) -> Iterator[Serve]:
-    """`framedit serve` on a free port, until the block ends; its client shows `api_key`."""
+def serving(
+    data_dir: Path, checkpoints: Path, api_key: str = "", folder: Path = REPOSITORY, **env: str
+) -> Iterator[Serve]:
+    """Run `framedit serve` in `folder` on a free port until the block ends. Its client sends `api_key`."""
     log = data_dir.parent / f"{data_dir.name}.log"
     with log.open("ab") as output:
         start = output.tell()
         arguments = ("serve", "--port", "0", "--data-dir", data_dir, "--checkpoints", checkpoints)
         process = subprocess.Popen(
-            command(*arguments), cwd=REPOSITORY, env=environment() | env, stdout=output, stderr=output
+            command(*arguments), cwd=folder, env=environment() | env, stdout=output, stderr=output
         )
 
     def address() -> re.Match[str] | None:
@@ -152,13 +154,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Iterator[Serve]:
-    """One server for the tests that leave it as they found it."""
+    """One server, shared by tests that leave no trace in it."""
     with serving(tmp_path_factory.mktemp("served") / "data", checkpoints) as running:
         yield running
 
 
 def example_of(log: str) -> dict[str, Any]:
-    """The body of the curl line that the server prints."""
+    """The body in the curl command that the server prints."""
     match = re.search(r"-d '(.*)'", log)
     assert match is not None, log
     return dict(json.loads(match[1]))

@@ -1,4 +1,4 @@
-"""Accepted means durable: whatever dies, every video is completed, and nothing is left behind."""
+"""Accepted videos are durable: after any crash, every video is completed and nothing is left behind."""
 
 import os
 import signal
@@ -10,10 +10,10 @@ import pytest
 from tests.e2e.conftest import is_running, serving
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def test_what_was_accepted_outlives_the_death_of_everything(tmp_path: Path, checkpoints: Path) -> None:
+def test_accepted_videos_survive_the_death_of_all_processes(tmp_path: Path, checkpoints: Path) -> None:
     with serving(tmp_path / "data", checkpoints) as first:
         started, waiting = first.post(num_inference_steps=100), first.post()
         first.wait_for_step(started["id"])
@@ -25,7 +25,7 @@ def test_what_was_accepted_outlives_the_death_of_everything(tmp_path: Path, chec
             assert second.http.get(f"/v1/videos/{video['id']}/content").status_code == 200
 
 
-def test_a_killed_worker_and_a_killed_database_are_replaced_and_the_video_is_made(
+def test_a_killed_worker_and_database_are_restarted_and_the_video_is_completed(
     tmp_path: Path, checkpoints: Path
 ) -> None:
     with serving(tmp_path / "data", checkpoints) as served:
@@ -38,10 +38,10 @@ def test_a_killed_worker_and_a_killed_database_are_replaced_and_the_video_is_mad
         os.kill(served.pid_of("valkey-server"), signal.SIGKILL)
         done = served.wait_until(video["id"], "completed", "failed")
         assert done["status"] == "completed", done
-        assert "the worker was killed by SIGKILL; starting it again" in served.log.read_text()
+        assert "worker was killed by SIGKILL, restarting in" in served.log.read_text()
 
 
-def test_ctrl_c_hands_the_video_back_and_leaves_no_process(tmp_path: Path, checkpoints: Path) -> None:
+def test_ctrl_c_returns_the_video_to_the_queue_and_leaves_no_process(tmp_path: Path, checkpoints: Path) -> None:
     with serving(tmp_path / "data", checkpoints, FRAMEDIT_DRAIN_SECONDS="0") as served:
         video = served.post(num_inference_steps=1000)
         served.wait_for_step(video["id"])
@@ -55,7 +55,7 @@ def test_ctrl_c_hands_the_video_back_and_leaves_no_process(tmp_path: Path, check
         assert "Traceback" not in log
 
 
-def test_a_killed_supervisor_takes_its_processes_with_it(tmp_path: Path, checkpoints: Path) -> None:
+def test_the_processes_end_with_a_killed_supervisor(tmp_path: Path, checkpoints: Path) -> None:
     with serving(tmp_path / "data", checkpoints) as served:
         processes = served.processes()
         served.process.kill()

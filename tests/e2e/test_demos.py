@@ -1,7 +1,7 @@
-"""The two demo checkpoints through the whole system, from a POST to what is to be seen in the decoded MP4.
+"""The two demo checkpoints through the whole system, from a POST to the content of the decoded MP4.
 
-How often colour, shape and direction are right is measured by `python -m training.evaluate` (its table is in
-training/README.md); these are a few fixed seeds.
+These are a few fixed seeds. `python -m training.evaluation.evaluate` measures the accuracy; training/README.md has its
+table.
 """
 
 import sys
@@ -12,11 +12,11 @@ import pytest
 
 from tests.e2e.conftest import REPOSITORY, serving
 from tests.mp4 import decode_mp4
-from training.vision import read_attributes
+from training.evaluation.vision import read_attributes
 
 CHECKPOINTS = REPOSITORY / "checkpoints"
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 REQUESTS: list[tuple[dict[str, Any], dict[str, str]]] = [
     (
@@ -35,13 +35,24 @@ REQUESTS: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"model": "demo-text", "prompt": "a large white triangle moving up on a navy background", "seed": 3},
         {"color": "white", "shape": "triangle", "motion": "moving up", "background": "navy", "size": "large"},
     ),
+    (
+        {
+            "model": "demo-text",
+            "prompt": "a red circle moving right on a black background",
+            "seed": 7,
+            "sampler": "ddim",
+            "num_inference_steps": 50,
+            "speed": "fast",
+        },
+        {"color": "red", "shape": "circle", "motion": "moving right", "background": "black"},
+    ),
     ({"model": "demo-class", "class_label": "square-left", "seed": 4}, {"shape": "square", "motion": "moving left"}),
     ({"model": "demo-class", "class_label": "circle-up", "seed": 5}, {"shape": "circle", "motion": "moving up"}),
     ({"model": "demo-class", "class_label": "star-down", "seed": 6}, {"shape": "star", "motion": "moving down"}),
 ]
 
 
-def test_what_was_asked_for_is_to_be_seen(tmp_path: Path) -> None:
+def test_the_video_shows_the_prompt(tmp_path: Path) -> None:
     with serving(tmp_path / "data", CHECKPOINTS) as served:
         videos = [served.post(**request) for request, _ in REQUESTS]
         for video, (request, expected) in zip(videos, REQUESTS, strict=True):

@@ -23,11 +23,11 @@ from tests.e2e.conftest import REPOSITORY, Serve, command, environment, serving
 from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import make_tiny_checkpoint
 
-# The client warns of one service behind this API, not of the API.
+# The client warns about OpenAI's own service, not about the API.
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 
 FAST = {"class_label": "right", "seed": 7}
-# Of a model that takes a prompt: as little as it does.
+# The shortest video of a text model.
 PROMPT = {"model": "demo-text", "prompt": "a red circle moving right on a black background"}
 BRIEF = {"num_inference_steps": 2, "num_frames": 4}
 
@@ -38,7 +38,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_key(data_dir: Path, *limits: str) -> str:
-    """A token, made as whoever runs the server makes it."""
+    """Create an API key with `framedit keys create`."""
     arguments = ("keys", "create", "--data-dir", data_dir, *limits)
     made = subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, check=True)
     return made.stdout.strip()
@@ -67,8 +67,8 @@ def client(served: Serve, token: str) -> Iterator[OpenAI]:
 
 
 @dataclass
-class Watch:
-    """The answers that a client was given: when, to what, and how."""
+class AnswerLog:
+    """Records the answers to a client: time, request and answer."""
 
     answers: list[tuple[float, str, Any]] = field(default_factory=list)
 
@@ -81,7 +81,7 @@ class Watch:
 
 
 def assert_decodes(client: OpenAI, video: Video, num_frames: int, size: tuple[int, int], folder: Path) -> None:
-    """Each of a video's files is what it says it is."""
+    """Check the MP4, the thumbnail and the spritesheet of a video."""
     client.videos.download_content(video.id).write_to_file(folder / "video.mp4")
     decoded = decode_mp4(folder / "video.mp4")
     assert decoded.frames.shape == (num_frames, *size[::-1], 3)
@@ -94,14 +94,14 @@ def assert_decodes(client: OpenAI, video: Video, num_frames: int, size: tuple[in
             assert image.width >= size[0]
 
 
-def test_a_video_from_the_request_to_its_files(client: OpenAI, tmp_path: Path) -> None:
+def test_create_a_video_and_download_its_files(client: OpenAI, tmp_path: Path) -> None:
     video = client.videos.create_and_poll(model="tiny", prompt="", extra_body=FAST)
     assert (video.status, video.progress, video.size, video.seconds) == ("completed", 100, "16x16", "0.5")
     assert video.to_dict()["class_name"] == "right"
     assert_decodes(client, video, 4, (16, 16), tmp_path)
 
 
-def test_a_remix_keeps_the_seed_and_shows_something_else(client: OpenAI, tmp_path: Path) -> None:
+def test_a_remix_keeps_the_seed_and_changes_the_content(client: OpenAI, tmp_path: Path) -> None:
     source = client.videos.create_and_poll(**PROMPT, extra_body={**BRIEF, "seed": 3})
     remix = client.videos.remix(source.id, prompt="a blue star moving up on a white background")
     remix = client.videos.poll(remix.id)
@@ -112,7 +112,7 @@ def test_a_remix_keeps_the_seed_and_shows_something_else(client: OpenAI, tmp_pat
     assert first != second
 
 
-def test_all_pages_of_a_list_and_the_deletion_of_each(client: OpenAI) -> None:
+def test_list_all_pages_and_delete_each_video(client: OpenAI) -> None:
     made = client.videos.create(model="tiny", prompt="", extra_body={**FAST, "n": 5}).to_dict()
     ids = [video["id"] for video in made["data"]]  # type: ignore[index, attr-defined]
     assert [video.id for video in client.videos.list(limit=2)] == ids[::-1]
@@ -124,7 +124,7 @@ def test_all_pages_of_a_list_and_the_deletion_of_each(client: OpenAI) -> None:
         client.videos.retrieve(ids[0])
 
 
-def test_the_asynchronous_client_does_it_all_too(served: Serve, token: str, tmp_path: Path) -> None:
+def test_the_asynchronous_client_works_too(served: Serve, token: str, tmp_path: Path) -> None:
     async def use() -> None:
         async with AsyncOpenAI(base_url=f"{served.url}/v1", api_key=token) as client:
             made = [
@@ -143,38 +143,38 @@ def test_the_asynchronous_client_does_it_all_too(served: Serve, token: str, tmp_
     asyncio.run(use())
 
 
-def test_the_client_polls_as_it_is_told(served: Serve, token: str) -> None:
-    watch = Watch()
-    with watch.client(served, token) as client:
+def test_the_client_polls_at_the_pace_of_the_header(served: Serve, token: str) -> None:
+    log = AnswerLog()
+    with log.client(served, token) as client:
         video = client.videos.create_and_poll(model="tiny", prompt="", extra_body=FAST | {"num_inference_steps": 400})
         client.videos.delete(video.id)
-    looks = [(at, answer) for at, what, answer in watch.answers if what == f"GET /v1/videos/{video.id}"]
-    pauses = [int(answer.headers["openai-poll-after-ms"]) / 1000 for _, answer in looks[:-1]]
-    assert pauses, "it was done at the first look"
-    for (before, _), (after, _), pause in zip(looks, looks[1:], pauses, strict=False):
+    polls = [(at, answer) for at, request, answer in log.answers if request == f"GET /v1/videos/{video.id}"]
+    pauses = [int(answer.headers["openai-poll-after-ms"]) / 1000 for _, answer in polls[:-1]]
+    assert pauses, "the video was completed at the first poll"
+    for (before, _), (after, _), pause in zip(polls, polls[1:], pauses, strict=False):
         assert after - before >= pause
-    assert "openai-poll-after-ms" not in looks[-1][1].headers
+    assert "openai-poll-after-ms" not in polls[-1][1].headers
 
 
-def test_the_client_waits_as_long_as_a_refusal_says_and_then_succeeds(served: Serve, data_dir: Path) -> None:
+def test_the_client_waits_for_retry_after_and_then_succeeds(served: Serve, data_dir: Path) -> None:
     limited = make_key(data_dir, "--requests-per-minute", "30")
-    watch = Watch()
+    log = AnswerLog()
     refusals: list[int] = []
-    with watch.client(served, limited) as client:
+    with log.client(served, limited) as client:
         for _ in range(200):
             client.models.list()  # raises when the client gives up
-            refusals = [i for i, (_, _, answer) in enumerate(watch.answers) if answer.status_code == 429]
+            refusals = [i for i, (_, _, answer) in enumerate(log.answers) if answer.status_code == 429]
             if refusals:
                 break
     assert refusals, "no request was refused"
     for i in refusals:
-        (refused_at, _, refusal), (next_at, _, _) = watch.answers[i], watch.answers[i + 1]
+        (refused_at, _, refusal), (next_at, _, _) = log.answers[i], log.answers[i + 1]
         assert next_at - refused_at >= int(refusal.headers["retry-after"]) > 0
-    assert watch.answers[-1][2].status_code == 200
+    assert log.answers[-1][2].status_code == 200
 
 
-def test_the_printed_example_names_the_key_and_works(served: Serve, token: str) -> None:
-    banner = served.log.read_text().partition("Try it")[2]
+def test_the_printed_example_uses_the_key_and_works(served: Serve, token: str) -> None:
+    banner = served.log.read_text().partition("Example")[2]
     [asking] = re.findall(r"curl .*?/v1/videos -H .*?'\n", banner, re.DOTALL)
     assert asking.startswith('curl -s -H "Authorization: Bearer $FRAMEDIT_API_KEY"')
     assert token not in served.log.read_text()

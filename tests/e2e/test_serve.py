@@ -1,5 +1,6 @@
-"""What a user of `framedit serve` sees, from the first request to Ctrl-C."""
+"""`framedit serve` from the first request to Ctrl-C."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,17 +9,18 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.e2e.conftest import Serve, command, environment, example_of
 from tests.mp4 import decode_mp4
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-LONG = 1000  # steps, that is some tens of seconds
+LONG = 1000  # steps: tens of seconds
 
 
-def test_a_request_becomes_a_video_that_plays(served: Serve, tmp_path: Path) -> None:
+def test_a_request_becomes_a_playable_video(served: Serve, tmp_path: Path) -> None:
     video = served.post(num_frames=3, fps=12)
     done = served.wait_until(video["id"], "completed", "failed")
     content = served.http.get(f"/v1/videos/{video['id']}/content")
@@ -34,11 +36,20 @@ def test_a_request_becomes_a_video_that_plays(served: Serve, tmp_path: Path) -> 
     assert decoded.codec.startswith("h264")
 
 
-def test_the_printed_example_works_and_the_command_line_makes_the_same_video(
+def test_a_request_for_one_frame_becomes_a_png(served: Serve) -> None:
+    answer = served.http.post("/v1/videos/sync", json={"class_label": "left", "num_frames": 1}, timeout=60)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    with Image.open(io.BytesIO(answer.content)) as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (16, 16))
+    url = f"/v1/videos/{answer.headers['x-video-id']}/content?variant=thumbnail"
+    assert served.http.get(url).headers["content-type"] == "image/webp"
+
+
+def test_the_printed_example_and_the_command_line_make_the_same_video(
     served: Serve, checkpoints: Path, tmp_path: Path
 ) -> None:
     example = example_of(served.log.read_text())
-    assert "there are no API keys: this machine alone is served" in served.log.read_text()
+    assert "no API keys exist: clients on this machine are served without one" in served.log.read_text()
     video = served.http.post("/v1/videos", json=example).json()
     served.wait_until(video["id"], "completed")
     output = tmp_path / "out.mp4"
@@ -60,8 +71,8 @@ def test_the_printed_example_works_and_the_command_line_makes_the_same_video(
     np.testing.assert_array_equal(frames, decode_mp4(tmp_path / "served.mp4").frames)
 
 
-def test_cancel_and_delete_stop_the_work(served: Serve) -> None:
-    # Two that would take long, and one behind them that is only reached when they stop.
+def test_cancel_and_delete_stop_generation(served: Serve) -> None:
+    # Two long videos, and a third one that starts only after both have stopped.
     first, second, last = served.post(num_inference_steps=LONG), served.post(num_inference_steps=LONG), served.post()
     served.wait_for_step(first["id"])
     assert served.http.delete(f"/v1/videos/{first['id']}").json()["deleted"] is True
@@ -80,16 +91,16 @@ def test_the_model_is_listed_with_its_worker(served: Serve) -> None:
     wait_for(alive, "the worker's announcement")
 
 
-def test_a_program_is_told_in_json_what_is_served(checkpoints: Path, tmp_path: Path) -> None:
+def test_json_output_lists_the_served_models(checkpoints: Path, tmp_path: Path) -> None:
     arguments = ("serve", "--json", "--port", "0", "--data-dir", tmp_path / "data", "--checkpoints", checkpoints)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command(*arguments), env=environment(), **pipes) as process:  # type: ignore[call-overload]
-        told = json.loads(process.stdout.readline())
-        answer = httpx.post(f"{told['url']}/v1/videos", json=told["try"])
+        printed = json.loads(process.stdout.readline())
+        answer = httpx.post(f"{printed['url']}/v1/videos", json=printed["try"])
         process.terminate()
         _, log = process.communicate(timeout=60)
     assert answer.status_code == 200, answer.text
-    assert (told["models"], told["needs_key"], told["data_dir"]) == (["tiny"], False, str(tmp_path / "data"))
+    assert (printed["models"], printed["needs_key"], printed["data_dir"]) == (["tiny"], False, str(tmp_path / "data"))
     assert process.returncode == 0
     assert {json.loads(line)["process"] for line in log.splitlines()} >= {"server", "serve"}
 

@@ -1,4 +1,4 @@
-"""A way to Redis that can be cut: a TCP port in front of its unix socket."""
+"""A connection to Redis that can be cut: a TCP port in front of its unix socket."""
 
 import contextlib
 import socket

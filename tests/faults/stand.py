@@ -1,4 +1,4 @@
-"""A server, its database and its workers as real processes, to be broken and looked at."""
+"""A server, its database and its workers as real processes, for fault injection."""
 
 import hashlib
 import os
@@ -7,21 +7,21 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import httpx
 import imageio_ffmpeg
 from redis import Redis
 
-from cli.embedded_redis import EmbeddedRedis
+from cli.processes.embedded_redis import EmbeddedRedis
+from jobs import redis_keys
 from jobs.connection import connect
-from jobs.events import stream_key
-from jobs.store import VideoStore
+from jobs.videos.store import VideoStore
 from tests.faults.proxy import Proxy
 from tests.faults.worker import POISON
 from tests.full_disk import small_disk
@@ -30,10 +30,11 @@ from tests.waiting import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 180.0
-_FOLDERS = ("flags", "artifacts", "scratch")
+_FOLDERS = ("flags", "artifacts", "scratch", "redis")
 _SIZE = "size=64m"
+_REDIS_SIZE = "size=1g,mode=700"
 
-# What is asked for, again and again: few different ones, so that an undisturbed run of each can be compared with.
+# The requests of all scenarios: few different ones, so that each file can be compared with that of an undisturbed run.
 KINDS: Sequence[dict[str, Any]] = tuple(
     {"seed": seed, "num_inference_steps": steps, "guidance_scale": scale}
     for seed, steps, scale in ((1, 30, 2.0), (2, 60, 1.0), (3, 90, 2.0), (4, 45, 1.0))
@@ -42,12 +43,13 @@ KINDS: Sequence[dict[str, Any]] = tuple(
 
 @dataclass
 class Child:
-    """A process that is started again when it dies, until it is stopped."""
+    """A process that is restarted when it dies, until `stop`."""
 
     command: Sequence[str]
     env: dict[str, str]
     log: Path
-    revived: bool = True
+    folder: Path = REPOSITORY
+    is_restarted: bool = True
     deaths: int = 0
 
     def __post_init__(self) -> None:
@@ -57,32 +59,43 @@ class Child:
     def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                self.command, cwd=REPOSITORY, env=self.env, stdout=output, stderr=output, process_group=0
+                self.command, cwd=self.folder, env=self.env, stdout=output, stderr=output, process_group=0
             )
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         with self._lock:
             self.process.send_signal(number)
 
-    def look(self) -> None:
+    def restart_if_dead(self) -> None:
         with self._lock:
-            if self.revived and self.process.poll() is not None:
+            if self.is_restarted and self.process.poll() is not None:
                 self.deaths += 1
                 self.start()
 
     def stop(self) -> None:
         with self._lock:
-            self.revived = False
+            self.is_restarted = False
             self.process.kill()
             self.process.wait()
 
 
 class Stand:
     def __init__(
-        self, folder: Path, lease_seconds: int | None = None, max_attempts: int = 3, has_disks: bool = False
+        self,
+        folder: Path,
+        lease_seconds: int | None = None,
+        max_attempts: int = 3,
+        has_disks: bool = False,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
-        """`has_disks`: files are made and kept on disks of their own, which can be filled."""
-        self.folder, self.flags, self.artifacts, self.scratch = (folder, *(folder / name for name in _FOLDERS))
+        """Start all processes.
+
+        Args:
+            has_disks: The scratch and artifact folders are small file systems, which can be filled.
+            settings: Further environment variables of all processes.
+        """
+        self.folder = folder
+        self.flags, self.artifacts, self.scratch = (folder / name for name in ("flags", "artifacts", "scratch"))
         self.has_disks, self.max_attempts = has_disks, max_attempts
         make_tiny_checkpoint(folder / "checkpoints" / "tiny")
         self.database = EmbeddedRedis(folder / "redis")
@@ -92,13 +105,14 @@ class Stand:
         self.store = VideoStore(self.redis)
         self.reference: dict[int, str] = {}
         self.lease_seconds = lease_seconds
-        self.env = self._environment(url, max_attempts)
+        self.others: list[Child] = []
+        self.env = self._environment(url, max_attempts) | dict(settings or {})
         worker = [sys.executable, "-m", "tests.faults.worker", str(self.flags)]
         worker += [] if lease_seconds is None else [str(lease_seconds)]
-        # The first worker's way to Redis can be cut.
-        ways = (self.proxy.url, url)
+        # The first worker's connection to Redis can be cut.
+        urls = (self.proxy.url, url)
         self.workers = [
-            Child(worker, self.env | {"REDIS_URL": way}, folder / f"worker-{i}.log") for i, way in enumerate(ways)
+            Child(worker, self.env | {"REDIS_URL": own}, folder / f"worker-{i}.log") for i, own in enumerate(urls)
         ]
         port = _free_port()
         command = [sys.executable, "-m", "cli.main", "server", "--port", str(port)]
@@ -130,30 +144,30 @@ class Stand:
 
     def _keep(self) -> None:
         while not self._closing.wait(0.05):
-            for child in (*self.workers, self.api):
-                child.look()
+            for child in (*self.workers, self.api, *self.others):
+                child.restart_if_dead()
 
     def close(self) -> None:
         self._closing.set()
         self._keeper.join()
         self.http.close()
-        for child in (*self.workers, self.api):
+        for child in (*self.workers, self.api, *self.others):
             child.stop()
         self.redis.close()
         self.proxy.close()
         self.database.stop()
 
     def ready(self) -> None:
-        """Up, and every kind of video made once with nothing in the way."""
+        """Wait for all processes, and make every kind of video once without a fault."""
         ids = self.post(len(KINDS))
         self.wait_until_ended(ids)
         self.reference = {int(self.get(i)["seed"]): self.digest(i) for i in ids}
         assert len(set(self.reference.values())) == len(KINDS)
 
-    # What clients do
+    # Requests of clients
 
     def post(self, count: int, **changes: Any) -> list[str]:
-        """The ids of accepted videos. A server or database that is away is tried again."""
+        """Post videos until they are accepted, and return their ids."""
         return [self._post_one(dict(KINDS[i % len(KINDS)]) | changes) for i in range(count)]
 
     def _post_one(self, fields: dict[str, Any]) -> str:
@@ -185,7 +199,7 @@ class Stand:
         assert answer.status_code == 200, answer.text
         return hashlib.sha256(answer.content).hexdigest()
 
-    # What is to be so in the end
+    # Checks
 
     def wait_until_running(self, ids: Sequence[str]) -> None:
         wait_for(
@@ -201,39 +215,57 @@ class Stand:
 
         wait_for(ended, f"the end of all videos; {self.folder}", timeout_seconds)
 
-    def losses(self, ids: Sequence[str]) -> list[str]:
-        """What went wrong with videos that should have been completed: once each, whole, as without a fault."""
+    def losses(self, ids: Sequence[str], compares_files: bool = True) -> list[str]:
+        """Return what is wrong with videos that must be completed once, with the file of an undisturbed run."""
         self.wait_until_ended(ids)
-        return [fault for video_id in ids if (fault := self._fault(video_id)) is not None]
+        return [fault for video_id in ids if (fault := self._fault(video_id, compares_files)) is not None]
 
-    def _fault(self, video_id: str) -> str | None:
+    def _fault(self, video_id: str, compares_file: bool) -> str | None:
         video = self.get(video_id)
         if video["status"] != "completed":
             return f"{video_id}: {video['error']}"
-        endings = [entry for _, entry in self.redis.xrange(stream_key(video_id)) if entry[b"name"] == b"completed"]
+        endings = [
+            entry for _, entry in self.redis.xrange(redis_keys.events(video_id)) if entry[b"name"] == b"completed"
+        ]
         if len(endings) != 1:
             return f"{video_id}: completed {len(endings)} times"
-        return None if self.digest(video_id) == self.reference[video["seed"]] else f"{video_id}: another file"
+        is_same = self.digest(video_id) == self.reference[video["seed"]] or not compares_file
+        return None if is_same else f"{video_id}: another file"
 
     def logged(self, words: str) -> int:
-        """How often the workers have said so."""
+        """Count the lines with these words in the logs of the workers."""
         return sum(worker.log.read_text(errors="replace").count(words) for worker in self.workers)
 
     def worker_of(self, video_id: str) -> Child:
-        """The one that is at work on it, as its own log says."""
+        """Return the worker that started a video last, by the logs."""
         words = f"{video_id}: started on"
         return max(self.workers, key=lambda worker: worker.log.read_text(errors="replace").rfind(words))
+
+    def worker_names(self) -> list[str]:
+        """Return the names of the workers that have announced the model."""
+        found = cast(list[bytes], self.redis.zrange(redis_keys.workers("tiny"), 0, -1))
+        return [raw.decode() for raw in found]
 
     def busy_worker(self, chance: random.Random) -> Child:
         return chance.choice(self.workers)
 
 
 @contextmanager
-def standing(folder: Path, lease_seconds: int | None = None, max_attempts: int = 3) -> Iterator[Stand]:
+def standing(
+    folder: Path,
+    lease_seconds: int | None = None,
+    max_attempts: int = 3,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Stand]:
     for name in _FOLDERS:
         (folder / name).mkdir(parents=True)
-    with small_disk(folder / "artifacts", _SIZE) as first, small_disk(folder / "scratch", _SIZE) as second:
-        stand = Stand(folder, lease_seconds, max_attempts, has_disks=first and second)
+    with (
+        small_disk(folder / "artifacts", _SIZE) as first,
+        small_disk(folder / "scratch", _SIZE) as second,
+        small_disk(folder / "redis", _REDIS_SIZE) as third,
+    ):
+        has_disks = first and second and third
+        stand = Stand(folder, lease_seconds, max_attempts, has_disks, settings)
         try:
             stand.ready()
             yield stand

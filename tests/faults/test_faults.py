@@ -1,4 +1,4 @@
-"""Whatever breaks, every accepted video is completed once. Each fault once; `make faults` is the long form."""
+"""After every fault, each accepted video is completed once. `make faults` is the long form."""
 
 import random
 import sys

@@ -1,4 +1,4 @@
-"""A video whose worker dies goes on from where it was, and its file is the one of an undisturbed run."""
+"""A video whose worker dies resumes from its snapshot, and its file equals that of an undisturbed run."""
 
 import re
 import signal
@@ -15,14 +15,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sends signals a
 STEPS = 1000
 
 
-def test_killed_workers_videos_go_on_elsewhere(tmp_path: Path) -> None:
+def test_videos_of_a_killed_worker_resume_on_another(tmp_path: Path) -> None:
     """With noise drawn at each step, and without."""
     with standing(tmp_path, lease_seconds=3) as stand:
         for sampler in ("ddpm", "ddim"):
-            check_that_it_goes_on(stand, sampler)
+            check_that_it_resumes(stand, sampler)
 
 
-def check_that_it_goes_on(stand: Stand, sampler: str) -> None:
+def check_that_it_resumes(stand: Stand, sampler: str) -> None:
     request = {"num_inference_steps": STEPS, "sampler": sampler, "seed": 11}
     [undisturbed] = stand.post(1, **request)
     stand.wait_until_ended([undisturbed])
@@ -32,13 +32,13 @@ def check_that_it_goes_on(stand: Stand, sampler: str) -> None:
     stand.wait_until_ended([video])
     record = stand.store.get(video)
     assert record.status == "completed", record.error
-    assert 0 < step_gone_on_from(stand, video) < STEPS
+    assert 0 < resumed_step(stand, video) < STEPS
     assert stand.digest(video) == stand.digest(undisturbed)
     assert stand.store.snapshot(video) is None
 
 
-def step_gone_on_from(stand: Stand, video: str) -> int:
+def resumed_step(stand: Stand, video: str) -> int:
     logs = "".join(worker.log.read_text() for worker in stand.workers)
-    found = re.search(rf"{video}: goes on from step (\d+) of {STEPS}", logs)
+    found = re.search(rf"{video}: resumed at step (\d+) of {STEPS}", logs)
     assert found is not None, logs
     return int(found[1])

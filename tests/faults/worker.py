@@ -1,48 +1,63 @@
-"""A worker of the usual make that can be told to fail: `python -m tests.faults.worker <folder of flags> [lease]`.
+"""A worker with injected faults: `python -m tests.faults.worker <folder of flags> [lease]`.
 
-A file `oom` in the folder makes one denoising step run out of memory; the request with the seed `POISON` kills the
-process. With a lease in seconds the worker renews it four times as often: a test need not wait as long as people do.
+A file `oom` in the folder makes one denoising step run out of memory. A request with the seed `POISON` kills the
+process. A file `clock` holds the seconds by which the wall clock of the process is wrong. `lease` shortens the lease,
+in seconds, so that tests take less time; it is renewed four times as often.
 """
 
 import os
 import signal
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import rq.executions
+import rq.job
+import rq.registry
+import rq.worker.base
 import torch
 
-import worker.claims
-import worker.desk
-import worker.queue_worker
+import jobs.queue.rq_adapter
+import worker.dispatch.dispatcher
 from cli.logs import configure_logging
 from jobs.settings import Settings
-from worker.engine import Engine
-from worker.lineup import Lineup
+from worker.engine.batch import Batch
 from worker.main import run_worker
 
 POISON = 666
 
 
 def inject(flags: Path) -> None:
-    engine_step, lineup_step = Engine.step, Lineup.step
+    original = Batch.step
 
-    def step(engine: Engine) -> Any:
-        if any(seat.generation.seed == POISON for seat in engine._seats.values()):
+    def step(batch: Batch, *args: Any) -> Any:
+        if any(request.generation.seed == POISON for request in batch.requests):
             os.kill(os.getpid(), signal.SIGKILL)
-        return engine_step(engine)
-
-    def step_of_rows(lineup: Lineup, *args: Any) -> Any:
         if take(flags / "oom"):
             raise torch.OutOfMemoryError("injected")
-        return lineup_step(lineup, *args)
+        return original(batch, *args)
 
-    Engine.step = step  # type: ignore[method-assign]
-    Lineup.step = step_of_rows  # type: ignore[method-assign]
+    Batch.step = step  # type: ignore[method-assign]
+
+
+def shift_clock(flag: Path) -> None:
+    wall_clock = time.time
+
+    def offset() -> float:
+        try:
+            return float(flag.read_text(encoding="utf-8") or 0)
+        except FileNotFoundError:
+            return 0.0
+
+    time.time = lambda: wall_clock() + offset()
+    for module in (jobs.queue.rq_adapter, rq.executions, rq.job, rq.worker.base, rq.registry):
+        module.now = lambda: datetime.fromtimestamp(time.time(), UTC)  # type: ignore[attr-defined]
 
 
 def take(flag: Path) -> bool:
-    """Whether the flag was there; it is taken by one process only."""
+    """Remove the flag, and return whether it was there. Only one process gets True."""
     try:
         flag.unlink()
     except FileNotFoundError:
@@ -51,14 +66,15 @@ def take(flag: Path) -> bool:
 
 
 def shorten_lease(seconds: int) -> None:
-    for module in (worker.claims, worker.queue_worker, worker.desk):
+    for module in (jobs.queue.rq_adapter, worker.dispatch.dispatcher):
         module.LEASE_SECONDS = seconds  # type: ignore[attr-defined]
-    worker.desk.BEAT_SECONDS = seconds / 4
+    worker.dispatch.dispatcher.BEAT_SECONDS = seconds / 4
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     inject(Path(sys.argv[1]))
+    shift_clock(Path(sys.argv[1]) / "clock")
     if len(sys.argv) > 2:
         shorten_lease(int(sys.argv[2]))
     configure_logging("worker", "info")

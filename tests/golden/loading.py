@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from models.checkpoint.published import convert_state_dict
+from models.conversion.state_dict import convert_state_dict
 from models.registry import PublishedModel, from_class_settings, from_text_settings
 from models.transformer import Transformer
 

@@ -9,7 +9,7 @@ import torch
 from models.conditioning import Condition
 from models.generate import Generation, run_sampler
 from models.sampling.samplers import build_table
-from models.sampling.schedule import NoiseSchedule
+from models.sampling.schedule import NoiseSchedule, PredictionType, VarianceType
 from models.sampling.table import SamplerTable
 from models.transformer import Transformer
 from tests.golden.files import golden_files
@@ -41,9 +41,15 @@ def test_sampler_agrees_with_the_published_one(golden: Path) -> None:
 def _schedule(settings: dict[str, Any]) -> NoiseSchedule:
     """Published linear betas keep their area when the number of diffusion steps is not 1000."""
     assert settings["noise_schedule"] == "linear"
-    assert not settings["predict_xstart"]
     scale = 1000 / settings["diffusion_steps"]
-    return NoiseSchedule(settings["diffusion_steps"], beta_start=scale * 1e-4, beta_end=scale * 2e-2)
+    predicts_clean = settings.get("predict_xstart", False)
+    return NoiseSchedule(
+        settings["diffusion_steps"],
+        beta_start=scale * 1e-4,
+        beta_end=scale * 2e-2,
+        prediction_type=PredictionType(settings.get("prediction", "sample" if predicts_clean else "epsilon")),
+        variance_type=VarianceType(settings["variance"]) if "variance" in settings else None,
+    )
 
 
 def _labels(transformer: Transformer, tensors: dict[str, torch.Tensor]) -> list[torch.Tensor | None]:
@@ -70,4 +76,5 @@ def _sample(
         condition=Condition(labels=label),
         negative=Condition(labels=null),
     )
-    return run_sampler(transformer, table, generation, iter(noises).__next__)
+    draws = iter(noises)
+    return run_sampler(transformer, table, generation, next(draws), draws.__next__)

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from jobs.records import VideoRecord, VideoRequest, new_records
+from jobs.videos.record import VideoRecord, VideoRequest, new_records
 
 
 def make_request(**changes: Any) -> VideoRequest:

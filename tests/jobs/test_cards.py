@@ -73,3 +73,9 @@ def test_a_card_with_fields_of_a_newer_release_can_be_read(redis: Redis, text_ca
     assert isinstance(raw, bytes)
     redis.hset("framedit:models", text_card.id, raw.replace(b"{", b'{"new_in_2": 1, ', 1))
     assert find_card(redis, text_card.id) == text_card
+
+
+def test_a_text_model_is_guided_above_one_alone(text_card: ModelCard, class_card: ModelCard) -> None:
+    scales = (0.0, 0.5, 1.0, 1.5)
+    assert [text_card.is_guided(scale) for scale in scales] == [False, False, False, True]
+    assert [class_card.is_guided(scale) for scale in scales] == [True, True, False, True]

@@ -7,7 +7,7 @@ from redis import Redis
 from jobs.connection import connect_async
 
 
-def test_hundreds_who_ask_at_once_share_a_few_connections(redis: Redis, redis_url: str) -> None:
+def test_hundreds_of_concurrent_calls_share_a_few_connections(redis: Redis, redis_url: str) -> None:
     redis.set("name", "value")
     before = len(redis.client_list())
 

@@ -14,10 +14,10 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from cli.embedded_redis import server_binary
+from cli.processes.embedded_redis import server_binary
 from jobs.connection import connect, connect_async
-from jobs.effective import passwords_of
 from jobs.sentinel import parse_sentinel_url
+from jobs.settings_secrets import passwords_of
 from tests.e2e.conftest import command, environment
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.waiting import wait_for

@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from jobs.settings import Settings, split_origins
+from jobs.settings import ClientSettings, Settings, split_list
 
 
 @pytest.fixture(autouse=True)
@@ -11,7 +12,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_artifacts_lie_in_the_data_folder_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_are_in_the_data_folder_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().artifacts == Path("data/artifacts")
     monkeypatch.setenv("FRAMEDIT_DATA_DIR", "/srv/framedit")
     assert Settings().artifacts == Path("/srv/framedit/artifacts")
@@ -20,24 +21,41 @@ def test_artifacts_lie_in_the_data_folder_unless_told(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["REDIS_URL", "FRAMEDIT_REDIS_URL"])
-def test_redis_may_be_named_without_the_prefix(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_redis_url_has_two_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert Settings().redis_url is None
     monkeypatch.setenv(name, "redis://db:6379/1")
     assert Settings().redis_url == "redis://db:6379/1"
 
 
-def test_a_field_may_be_given_in_code() -> None:
+def test_a_value_in_code_needs_no_variable() -> None:
     assert Settings(redis_url="unix:///tmp/x", port=0).redis_url == "unix:///tmp/x"
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        Settings(prot=0)
 
 
 @pytest.mark.parametrize("origins", ["", "*", "https://a.example", "https://a.example, http://localhost:3000"])
-def test_origins_are_a_list_with_commas(origins: str) -> None:
-    assert ", ".join(split_origins(Settings(cors_origins=origins).cors_origins)) == origins
+def test_origins_are_separated_by_commas(origins: str) -> None:
+    assert ", ".join(split_list(Settings(cors_origins=origins).cors_origins)) == origins
 
 
 @pytest.mark.parametrize(
     "origins", ["a.example", "https://a.example/path", "https://a.example https://b.example", "null"]
 )
-def test_what_is_no_origin_is_refused(origins: str) -> None:
-    with pytest.raises(ValueError, match="is no origin; write it as https://host"):
+def test_invalid_origins_are_refused(origins: str) -> None:
+    with pytest.raises(ValueError, match="is not an origin: write https://host"):
         Settings(cors_origins=origins)
+
+
+@pytest.mark.parametrize("secret", ["short", "whsec_" + "A" * 28, "whsec_not base64, whatever its length is"])
+def test_weak_webhook_secrets_are_refused_and_not_printed(secret: str) -> None:
+    with pytest.raises(ValueError, match="at least 24 characters") as caught:
+        Settings(webhook_secret=secret)
+    assert secret not in str(caught.value)
+
+
+def test_secrets_are_not_in_the_text_of_settings() -> None:
+    settings = Settings(
+        redis_url="redis://:hunter22@db/0", otlp_endpoint="http://a:hunter22@otlp", webhook_secret="hunter22" * 4
+    )
+    for text in (repr(settings), str(settings), repr(ClientSettings(api_key="fd_hunter22"))):
+        assert "hunter22" not in text

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint.published import convert_state_dict
+from models.conversion.state_dict import convert_state_dict
 from models.registry import PublishedModel
 from models.transformer import Transformer
 from tests.golden.loading import published_model_of, read_golden
-from tests.models.checkpoint.sources import GOLDEN, golden_state
+from tests.models.conversion.sources import GOLDEN, golden_state
 
 TOKENS, WIDTH, HEADS = 16, 32, 4
 

@@ -76,7 +76,7 @@ TEXT = torch.zeros(2, 3, TEXT_WIDTH)
         ),
     ],
 )
-def test_check_says_what_is_wrong(conditioning: Conditioning, condition: Condition, message: str) -> None:
+def test_check_names_the_fault(conditioning: Conditioning, condition: Condition, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         condition.check(make_config(conditioning), rows=2)
 

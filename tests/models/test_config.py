@@ -32,7 +32,7 @@ from tests.models.transformers import make_config
         ),
     ],
 )
-def test_refuses_what_is_no_model(changes: dict[str, Any], message: str) -> None:
+def test_refuses_other_files(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"not a FrameDiT model: {re.escape(message)}"):
         replace(make_config(), **changes)
 
@@ -64,18 +64,18 @@ def test_survives_json(conditioning: Conditioning) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colour": 1}, "unknown transformer setting colour; known are conditioning, depth"),
+        ({"colour": 1}, "unknown transformer setting colour; known are attention_mode, conditioning, depth"),
         ({"layout": "diagonal"}, "'diagonal' is not a valid Layout"),
         ({"matrix": {"column_heads": 2}}, "incomplete transformer settings"),
         ({"depth": 3}, "an alternating depth must be even"),
     ],
 )
-def test_from_dict_names_what_is_wrong(changes: dict[str, Any], message: str) -> None:
+def test_from_dict_names_wrong_values(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TransformerConfig.from_dict(make_config().to_dict() | changes)
 
 
-def test_from_dict_names_what_is_missing() -> None:
+def test_from_dict_names_missing_keys() -> None:
     values = make_config().to_dict()
     del values["width"]
     with pytest.raises(ValueError, match=r"incomplete transformer settings: .*'width'"):

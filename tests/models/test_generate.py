@@ -7,13 +7,15 @@ import torch
 
 from models.conditioning import Condition
 from models.config import Conditioning, TransformerConfig
-from models.generate import Generation, denoise, start_noise
+from models.generate import Generation, Source, denoise, start_noise
 from models.sampling.guidance import guide
+from models.sampling.known_frames import KnownFrames
 from models.sampling.noise import NoiseStream
 from models.sampling.samplers import SAMPLERS, build_table
 from models.sampling.schedule import NoiseSchedule
 from models.sampling.table import LATENT
 from models.sampling.update import gather, start_state, update
+from models.sampling.windows import Windows
 from models.transformer import Transformer
 from tests.models.transformers import TEXT_WIDTH, make_local_config
 
@@ -65,10 +67,10 @@ def test_a_seed_decides_the_latents(sampler: str) -> None:
     assert not torch.equal(denoise(transformer, SCHEDULE, make_generation(sampler=sampler, seed=6)), latents)
 
 
-def test_progress_is_told_after_each_step() -> None:
-    told: list[tuple[int, int]] = []
-    denoise(make_transformer(CLASS), SCHEDULE, make_generation(), lambda step, total: told.append((step, total)))
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+def test_progress_is_reported_after_each_step() -> None:
+    reported: list[tuple[int, int]] = []
+    denoise(make_transformer(CLASS), SCHEDULE, make_generation(), lambda step, total: reported.append((step, total)))
+    assert reported == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_guidance_scale_1_is_the_condition_alone() -> None:
@@ -105,10 +107,10 @@ def test_a_half_precision_model_is_sampled_in_float32() -> None:
 
 
 def test_start_noise_is_the_first_of_the_stream() -> None:
-    assert torch.equal(start_noise(TEXT, 2, 9), NoiseStream(TEXT, 2, 9).draw())
+    assert torch.equal(start_noise(TEXT, 2, 9), NoiseStream(TEXT, Windows.of(2, 4), 9).start())
 
 
-def test_a_mixed_batch_makes_what_each_request_makes_alone() -> None:
+def test_a_mixed_batch_equals_separate_requests() -> None:
     """Three requests advance in one model call and one update per step, as a batching engine would have them."""
     transformer = make_transformer(CLASS)
     generations = [
@@ -117,11 +119,11 @@ def test_a_mixed_batch_makes_what_each_request_makes_alone() -> None:
         make_generation(sampler="euler", seed=7, guidance_scale=5.0, condition=Condition(labels=torch.tensor([0]))),
     ]
     tables = [build_table(g.sampler, g.num_inference_steps, SCHEDULE) for g in generations]
-    streams = [NoiseStream(CLASS, g.num_frames, g.seed) for g in generations]
+    streams = [NoiseStream(CLASS, g.windows(CLASS), g.seed) for g in generations]
     condition = Condition.concat([g.model_condition() for g in generations])
     rows, conditional, unconditional = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0, 2, 3]), torch.tensor([1, 2, 4])
     scales = torch.tensor([g.guidance_scale for g in generations])
-    state = torch.cat([start_state(t, s.draw()) for t, s in zip(tables, streams, strict=True)])
+    state = torch.cat([start_state(t, s.start()) for t, s in zip(tables, streams, strict=True)])
     for step in range(4):
         coefficients = gather(tables, [step] * 3)
         with torch.no_grad():
@@ -137,10 +139,85 @@ def test_a_mixed_batch_makes_what_each_request_makes_alone() -> None:
         assert (state[row, LATENT] - alone[0]).norm() < 1e-4 * alone.norm(), generation.sampler
 
 
+def make_clean(num_frames: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn((1, num_frames, 4, 4, 4), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_known_frames_end_as_they_were_given(sampler: str) -> None:
+    clean, is_known = make_clean(3), torch.tensor([True, False, True])
+    transformer = make_transformer(CLASS)
+    generation = make_generation(sampler=sampler, num_inference_steps=6)
+    held = denoise(transformer, SCHEDULE, replace(generation, known=KnownFrames(clean, is_known[None])))
+    # `deis` stops at the noise level of timestep 0, a hundredth of the noise.
+    tolerance = 0.1 if sampler == "deis" else 1e-3
+    torch.testing.assert_close(held[:, is_known], clean[:, is_known], rtol=tolerance, atol=tolerance)
+    free = denoise(transformer, SCHEDULE, generation)
+    assert not torch.allclose(held[:, 1], free[:, 1], rtol=1e-2), "the other frames do not see the known ones"
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_strength_decides_how_many_steps_are_done(sampler: str) -> None:
+    steps: list[int] = []
+    generation = make_generation(sampler=sampler, num_inference_steps=8, source=Source(make_clean(3), 0.3))
+    latents = denoise(make_transformer(CLASS), SCHEDULE, generation, lambda step, _total: steps.append(step))
+    assert latents.isfinite().all()
+    assert steps == [1, 2, 3]  # of 8, the last 3: the first one is int(0.7 * 8) = 5
+
+
+def test_a_source_that_the_model_would_predict_is_left_as_it_is() -> None:
+    """With the true noise as its prediction, an exact solver comes back to the source from any level."""
+    clean = make_clean(3)
+    for sampler in ("ddim", "ddim_spaced", "euler", "dpmpp_2m", "unipc"):
+        generation = make_generation(sampler=sampler, num_inference_steps=10, source=Source(clean, 0.5))
+        table = generation.table(SCHEDULE)
+        noise = make_clean(3, seed=2)
+        state = generation.start_state(table, noise)
+        for step in range(table.num_steps):
+            state = update(state, noise, None, torch.zeros_like(noise), gather([table], [step]))
+        torch.testing.assert_close(state[:, LATENT], clean, rtol=1e-3, atol=1e-3)
+
+
+def test_a_video_within_the_trained_length_has_one_window() -> None:
+    """The stride changes nothing then: the video is its own window."""
+    transformer = make_transformer(CLASS)
+    latents = denoise(transformer, SCHEDULE, make_generation(num_frames=4))
+    assert torch.equal(denoise(transformer, SCHEDULE, make_generation(num_frames=4, window_stride=1)), latents)
+
+
+def test_each_step_of_a_long_video_averages_its_windows() -> None:
+    transformer, generation = make_transformer(CLASS), make_generation(num_frames=6, num_inference_steps=1)
+    windows = generation.windows(CLASS)
+    assert windows.starts == (0, 2)
+    table = generation.table(SCHEDULE)
+    start = NoiseStream(CLASS, windows, generation.seed).start()
+    state = generation.start_state(table, start)
+    coefficients = gather([table], [0])
+    condition = Condition.concat([generation.condition, NULL])
+    predictions = []
+    for first in windows.starts:
+        part = state[:, LATENT, first : first + 4]
+        with torch.no_grad():
+            outputs = transformer(part.expand(2, -1, -1, -1, -1), coefficients.timesteps.expand(2), condition)
+        predictions.append(guide(outputs, torch.tensor([0]), torch.tensor([1]), torch.tensor([3.0]), 4)[0])
+    mixed = torch.zeros_like(start)
+    mixed[:, :2], mixed[:, 4:] = predictions[0][:, :2], predictions[1][:, 2:]
+    mixed[:, 2] = (2 * predictions[0][:, 2] + 1 * predictions[1][:, 0]) / 3
+    mixed[:, 3] = (1 * predictions[0][:, 3] + 2 * predictions[1][:, 1]) / 3
+    expected = update(state, mixed, None, torch.zeros_like(mixed), coefficients)[:, LATENT]
+    latents = denoise(transformer, SCHEDULE, generation)
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_frames": 5}, "5 frames: this checkpoint makes 1 to 4"),
+        ({"num_frames": 0}, "0 frames: a video has at least 1"),
+        ({"num_frames": 9, "window_stride": 5}, "window stride of 5: allowed are 1 to 4"),
+        ({"known": KnownFrames(torch.zeros(1, 2, 4, 4, 4), torch.ones(1, 2).bool())}, "known frames of shape"),
+        ({"known": KnownFrames(torch.zeros(1, 3, 4, 4, 4), torch.ones(1, 3).bool())}, "3 known frames of 3"),
+        ({"source": Source(torch.zeros(1, 3, 4, 4, 4), 0.0)}, "the strength 0.0: allowed is above 0"),
+        ({"source": Source(torch.zeros(1, 2, 4, 4, 4), 0.5)}, "source latents of shape"),
         ({"num_inference_steps": 0}, "0 inference steps"),
         ({"sampler": "heun"}, "known are ddim_spaced"),
         ({"negative": None}, "without a negative condition"),
@@ -152,6 +229,6 @@ def test_a_mixed_batch_makes_what_each_request_makes_alone() -> None:
         ({"negative": Condition(text=torch.zeros(1, 2, TEXT_WIDTH))}, "got no labels"),
     ],
 )
-def test_what_a_checkpoint_cannot_do_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_unsupported_requests_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         denoise(make_transformer(CLASS), SCHEDULE, make_generation(**changes))

@@ -9,7 +9,7 @@ from models.config import Conditioning, Fuse, Layout, MatrixAttentionConfig, Tem
 from models.registry import BiasKind, PublishedModel, TokenMixing, from_class_settings, from_text_settings
 from models.registry import published_model as model_of
 from tests.golden.loading import read_golden
-from tests.models.checkpoint.sources import GOLDEN
+from tests.models.conversion.sources import GOLDEN
 
 
 def published_model(name: str, num_classes: int | None = 101) -> PublishedModel:

@@ -1,14 +1,12 @@
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from models.vae import VideoDecoder, load_vae
+from models.checkpoint.load import load_checkpoint
+from models.vae import VideoDecoder
 from tests.models.parts import make_temporal_vae, make_vae
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+from training.stages.vae import random_frames
 
 
 def latents(frames: int = 5, size: int = 4) -> torch.Tensor:
@@ -35,28 +33,13 @@ def test_decodes_as_diffusers_with_published_scaling_and_rounding() -> None:
 
 
 @torch.no_grad()
-def test_temporal_decoder_sees_the_frames_of_a_chunk_together(tmp_path: Path) -> None:
-    make_temporal_vae().save_pretrained(tmp_path)
-    decoder = VideoDecoder.load(tmp_path, 0.5, "cpu", torch.float32)
+def test_temporal_decoder_sees_the_frames_of_a_chunk_together() -> None:
+    decoder = VideoDecoder(make_temporal_vae(), 0.5)
     vae = make_temporal_vae()
     expected = published_class_frames(vae.decode(latents()[0] / 0.5, num_frames=5).sample)
     assert torch.equal(decoder.decode(latents()), expected)
     decoder.frames_per_chunk = 1
     assert not torch.equal(decoder.decode(latents()), expected)
-
-
-def test_bfloat16_stays_near_float32(tmp_path: Path) -> None:
-    make_vae().save_pretrained(tmp_path)
-    wide = VideoDecoder.load(tmp_path, 0.18215, "cpu", torch.float32).decode(latents())
-    narrow = VideoDecoder.load(tmp_path, 0.18215, "cpu", torch.bfloat16).decode(latents())
-    assert (wide.int() - narrow.int()).abs().float().mean() < 1.5
-
-
-def test_float16_follows_the_folders_word_on_overflow(tmp_path: Path) -> None:
-    make_vae(levels=1, force_upcast=True).save_pretrained(tmp_path / "upcast")
-    make_vae(levels=1, force_upcast=False).save_pretrained(tmp_path / "plain")
-    assert VideoDecoder.load(tmp_path / "upcast", 1.0, "cpu", torch.float16).vae.dtype == torch.float32
-    assert VideoDecoder.load(tmp_path / "plain", 1.0, "cpu", torch.float16).vae.dtype == torch.float16
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -80,27 +63,36 @@ def test_refuses_other_shapes(shape: tuple[int, ...]) -> None:
         VideoDecoder(make_vae(levels=1), 1.0).decode(torch.zeros(shape))
 
 
-def test_refuses_folders_that_are_no_vae(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no config\.json"):
-        load_vae(tmp_path, torch.float32)
-    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "VQModel"}))
-    with pytest.raises(ValueError, match="VQModel"):
-        load_vae(tmp_path, torch.float32)
+@torch.no_grad()
+def test_encodes_as_diffusers_with_published_scaling() -> None:
+    vae = make_vae()
+    frames = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    encoded = VideoDecoder(vae, 0.18215, frames_per_chunk=2).encode(frames)
+    expected = vae.encode(frames.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mean * 0.18215
+    assert encoded.shape == (1, 5, 4, 4, 4)
+    torch.testing.assert_close(encoded[0], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_names_missing_and_unexpected_weights(tmp_path: Path) -> None:
-    make_vae(levels=1).save_pretrained(tmp_path)
-    state = load_file(tmp_path / WEIGHTS)
-    state["extra.weight"] = state.pop("decoder.conv_in.bias")
-    save_file(state, tmp_path / WEIGHTS, {"format": "pt"})
-    with pytest.raises(ValueError, match=r"missing: decoder\.conv_in\.bias\s+unexpected: extra\.weight"):
-        load_vae(tmp_path, torch.float32)
+@pytest.mark.parametrize("shape", [(2, 31, 32, 3), (2, 32, 32), (0, 32, 32, 3), (2, 3, 32, 32)])
+def test_refuses_frames_that_cannot_be_encoded(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="got frames of"):
+        VideoDecoder(make_vae(), 1.0).encode(torch.zeros(shape, dtype=torch.uint8))
 
 
-def test_names_mis_shaped_weights(tmp_path: Path) -> None:
-    make_vae(levels=1).save_pretrained(tmp_path)
-    state = load_file(tmp_path / WEIGHTS)
-    state["decoder.conv_in.bias"] = torch.zeros(3)
-    save_file(state, tmp_path / WEIGHTS, {"format": "pt"})
-    with pytest.raises(ValueError, match=r"mis-shaped: decoder\.conv_in\.bias is \(3,\) instead of \(8,\)"):
-        load_vae(tmp_path, torch.float32)
+def test_frames_of_the_demo_world_survive_the_demo_vae() -> None:
+    decoder = load_checkpoint(Path("checkpoints/demo-text")).vae
+    pixels = random_frames(8, 5, torch.device("cpu"))
+    frames = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    error = (decoder.decode(decoder.encode(frames)).float() - frames.float()).square().mean()
+    assert 10 * torch.log10(255**2 / error) > 35  # PSNR in decibels
+
+
+@torch.no_grad()
+def test_pixels_of_a_text_models_video_are_rounded_down_as_published() -> None:
+    vae = make_vae()
+    decoder = VideoDecoder(vae, 0.18215, floor_pixels=True)
+    pixels = vae.decode(latents()[0] / 0.18215).sample
+    expected = ((pixels / 2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1)
+    assert torch.equal(decoder.decode(latents()), expected)
+    image = vae.decode(latents()[0, :1] / 0.18215).sample
+    assert torch.equal(decoder.decode(latents()[:, :1]), published_class_frames(image)), "an image is rounded"

@@ -1,4 +1,4 @@
-"""A client of server-sent events, as small as the format allows."""
+"""A minimal client of server-sent events."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Event:
 
 @contextmanager
 def following(http: httpx.Client, video_id: str, last_event_id: str | None = None) -> Iterator[Iterator[Event]]:
-    """The events of a video, as they come, until the server ends the stream."""
+    """The events of a video until the server ends the stream."""
     headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
     with http.stream("GET", f"/v1/videos/{video_id}/events", headers=headers, timeout=60) as answer:
         assert answer.status_code == 200, answer.read()

@@ -4,24 +4,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import uvicorn
-
-from cli.api import ApiServer
+from cli.processes.api_server import ApiServer
 from jobs.settings import Settings
-from server.app import create_app
+from server.http.connections import ConnectionLimits
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[str]:
+def serving(settings: Settings, limits: ConnectionLimits | None = None) -> Iterator[str]:
     """The URL of a server with these settings, on a free port."""
-    server = ApiServer(uvicorn.Config(create_app(settings), port=0, log_config=None, ws="none"))
+    server = ApiServer(settings, limits, port=0)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
         assert thread.is_alive(), "the server did not start"
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'https' if settings.tls_cert else 'http'}://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join()

@@ -7,9 +7,9 @@ from http import HTTPMethod
 import httpx
 import pytest
 
-from jobs import log_context
 from jobs.settings import Settings
-from jobs.store import VideoStore
+from jobs.telemetry import log_context
+from jobs.videos.store import VideoStore
 from server.app import create_app
 from tests.waiting import wait_for
 
@@ -29,7 +29,7 @@ def test_a_server_without_redis_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         create_app(Settings())
 
 
-def test_the_description_is_true(http: httpx.Client) -> None:
+def test_the_openapi_document_matches_the_routes(http: httpx.Client) -> None:
     schema = http.get("/openapi.json").json()
     assert "422" not in str(schema)
     assert "$defs" not in str(schema), "a reference that no reader of the description can follow"
@@ -43,7 +43,7 @@ def test_the_description_is_true(http: httpx.Client) -> None:
     assert operations
     for path, method, operation in operations:
         errors = {code: answer for code, answer in operation["responses"].items() if code >= "400"}
-        assert errors or path == "/livez", (path, method)
+        assert errors or path in ("/livez", "/health"), (path, method)
         for answer in errors.values():
             assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorEnvelope")
 
@@ -69,14 +69,26 @@ def test_a_request_has_an_id_that_its_video_keeps(http: httpx.Client, store: Vid
         assert store.get(drawn.json()["id"]).request_id == drawn.headers["x-request-id"]
 
 
-def test_what_changes_something_is_logged_with_what_it_is_about(
+def test_no_answer_names_the_software_or_lets_browsers_guess_its_type(http: httpx.Client) -> None:
+    for path in ("/", "/livez", "/v1/videos", "/nothing", f"/v1/videos/video_{0:032x}/content"):
+        answer = http.get(path)
+        assert answer.headers["x-content-type-options"] == "nosniff", path
+        assert "server" not in answer.headers, path
+
+
+def test_every_operation_documents_an_internal_error(http: httpx.Client) -> None:
+    for path, item in http.get("/openapi.json").json()["paths"].items():
+        assert all("500" in operation["responses"] for operation in item.values()), path
+
+
+def test_requests_that_change_something_are_logged_with_their_video(
     http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="server.access")
+    caplog.set_level(logging.INFO, logger="server.middleware.request_log")
     seen: list[tuple[str, dict[str, str]]] = []
 
     def see(record: logging.LogRecord) -> bool:
-        if record.name == "server.access":
+        if record.name == "server.middleware.request_log":
             seen.append((record.getMessage(), dict(log_context.current())))
         return True
 
@@ -89,20 +101,20 @@ def test_what_changes_something_is_logged_with_what_it_is_about(
     assert seen[-1][1] == {"request_id": answer.headers["x-request-id"], "video_id": video_id}
 
 
-def test_the_description_for_people_needs_nothing_from_elsewhere(http: httpx.Client) -> None:
+def test_the_docs_page_is_complete_and_loads_nothing(http: httpx.Client) -> None:
     page = http.get("/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
     for path, item in http.get("/openapi.json").json()["paths"].items():
         assert all(f"<h2>{method.upper()} {path}</h2>" in page.text for method in item)
     assert "webhook_url" in page.text
-    assert "whole number, from <code>1</code> to <code>10</code>, default <code>1</code>" in page.text
+    assert "integer, from <code>1</code> to <code>10</code>, default <code>1</code>" in page.text
     assert page.text.index("POST /v1/videos<") < page.text.index("GET /v1/models<")
     assert "://" not in page.text.replace("https://example.com", "")
     assert http.get("/redoc").status_code == 404
 
 
-def test_a_fault_of_the_server_tells_its_request_and_nothing_of_the_server(
+def test_an_internal_error_names_the_request_and_no_details(
     http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -111,5 +123,23 @@ def test_a_fault_of_the_server_tells_its_request_and_nothing_of_the_server(
     monkeypatch.setattr("server.routes.models.known_models", fail)
     answer = http.get("/v1/models", headers={"X-Request-Id": "mine-1"})
     assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine-1")
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.json()["error"]["code"] == "internal_error"
     assert "secret" not in answer.text
+
+
+def test_a_path_cannot_write_lines_of_its_own_into_the_log(
+    http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="server.middleware.request_log")
+    http.get("/nothing%0a2026-01-01 ERROR forged%1b[2J%00")
+    http.get("/" + "x" * 20_000)
+
+    def logged() -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.name == "server.middleware.request_log"]
+
+    wait_for(lambda: len(logged()) == 2, "the log lines, which follow the answers")
+    messages = logged()
+    assert "GET /nothing\\n2026-01-01 ERROR forged\\x1b[2J\\x00 404" in messages[0]
+    assert all(message.isprintable() and len(message) < 400 for message in messages)
+    assert "(20001 characters)" in messages[1]

@@ -1,4 +1,4 @@
-"""Accepted means durable: what a `POST` has answered is still there after the database was killed."""
+"""Accepted means durable: a video that `POST` has answered survives a SIGKILL of Redis."""
 
 import os
 import signal
@@ -9,13 +9,12 @@ from pathlib import Path
 import httpx
 from redis import Redis
 
-from cli.embedded_redis import EmbeddedRedis
-from jobs import queue
+from cli.processes.embedded_redis import EmbeddedRedis
+from jobs import redis_keys
 from jobs.cards import ModelCard, announce
 from jobs.connection import connect
 from jobs.settings import Settings
-
-from .serving import serving
+from tests.server.serving import serving
 
 
 def kill(database: EmbeddedRedis) -> None:
@@ -25,10 +24,10 @@ def kill(database: EmbeddedRedis) -> None:
 
 
 def waiting(redis: Redis) -> list[str]:
-    return [raw.decode() for raw in redis.lrange(queue.queues(redis, "tiny-text")[1].key, 0, -1)]
+    return [raw.decode() for raw in redis.lrange(redis_keys.queue(redis_keys.queue_name("tiny-text")), 0, -1)]
 
 
-def test_an_accepted_video_survives_the_database_s_death(tmp_path: Path, text_card: ModelCard) -> None:
+def test_an_accepted_video_survives_a_crash_of_redis(tmp_path: Path, text_card: ModelCard) -> None:
     database = EmbeddedRedis(tmp_path / "redis")
     settings = Settings(redis_url=database.start(), artifacts=tmp_path / "artifacts")
     assert settings.redis_url is not None
@@ -50,7 +49,7 @@ def test_an_accepted_video_survives_the_database_s_death(tmp_path: Path, text_ca
         database.stop()
 
 
-def test_no_video_is_made_twice_when_the_database_dies_in_between(tmp_path: Path, text_card: ModelCard) -> None:
+def test_an_idempotency_key_prevents_duplicates_across_a_crash_of_redis(tmp_path: Path, text_card: ModelCard) -> None:
     """A client that repeats each request with its `Idempotency-Key` until it is answered."""
     database = EmbeddedRedis(tmp_path / "redis")
     settings = Settings(redis_url=database.start(), artifacts=tmp_path / "artifacts")

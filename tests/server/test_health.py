@@ -3,19 +3,39 @@ from pathlib import Path
 
 import httpx
 import pytest
+from redis import Redis
 
 from jobs.settings import Settings
+from jobs.storage.artifact_store import ArtifactStore
+from server.readiness import CACHE_SECONDS, Readiness
+from tests.server.serving import serving
 
-from .serving import serving
 
-
-def test_a_server_that_works(http: httpx.Client) -> None:
-    for path in ("/livez", "/readyz"):
+def test_a_healthy_server(http: httpx.Client) -> None:
+    for path in ("/livez", "/readyz", "/health"):
         answer = http.get(path)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
-def test_ready_names_every_part_that_does_not_work(tmp_path: Path) -> None:
+def test_readiness_is_checked_at_most_once_in_two_seconds(redis: Redis, tmp_path: Path) -> None:
+    now = 100.0
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    readiness = Readiness(redis, ArtifactStore(folder), clock=lambda: now)
+    assert not readiness.faults()
+    folder.rmdir()
+    now += CACHE_SECONDS - 0.1
+    assert not readiness.faults()
+    now += 0.1
+    [fault] = readiness.faults()
+    assert "artifact store cannot be written" in fault
+    folder.mkdir()
+    assert readiness.faults() == [fault]
+    now += CACHE_SECONDS
+    assert not readiness.faults()
+
+
+def test_readiness_names_every_failing_component(tmp_path: Path) -> None:
     blocker = tmp_path / "a-file"
     blocker.touch()
     settings = Settings(redis_url=f"unix://{tmp_path}/none.sock", artifacts=blocker / "artifacts")

@@ -1,4 +1,4 @@
-"""The page that Prometheus reads, and the dashboard that is drawn of it."""
+"""The Prometheus metrics, and the dashboard that shows them."""
 
 import json
 import re
@@ -10,10 +10,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from jobs.metrics import Metrics, Publisher, report_device
 from jobs.settings import Settings
-
-from .serving import serving
+from jobs.telemetry.metrics import Metrics, Publisher, report_device
+from tests.server.serving import serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +36,7 @@ def requests_counted(http: httpx.Client, **labels: str) -> float:
     return samples(http.get("/metrics").text).get(("framedit_http_requests_total", frozenset(labels.items())), 0)
 
 
-def test_requests_are_counted_by_route_and_not_by_path(http: httpx.Client) -> None:
+def test_requests_are_counted_by_route_template(http: httpx.Client) -> None:
     labels = {"route": "/v1/videos/{video_id}", "method": "GET", "code": "404"}
     before = requests_counted(http, **labels)
     other_before = requests_counted(http, route="other", method="GET", code="404")
@@ -54,7 +53,7 @@ def second_url(settings: Settings) -> Iterator[str]:
         yield url
 
 
-def test_any_server_answers_for_all_of_them(http: httpx.Client, second_url: str) -> None:
+def test_any_server_reports_the_metrics_of_all(http: httpx.Client, second_url: str) -> None:
     labels = {"route": "/v1/models", "method": "GET", "code": "200"}
     with httpx.Client(base_url=second_url, timeout=10) as second:
         before = requests_counted(http, **labels)
@@ -64,7 +63,7 @@ def test_any_server_answers_for_all_of_them(http: httpx.Client, second_url: str)
         assert requests_counted(http, **labels) == requests_counted(second, **labels) == before + 2
 
 
-def test_the_page_is_well_formed(http: httpx.Client, finish: Callable[[str, bytes], None], redis: Redis) -> None:
+def test_the_metrics_are_well_formed(http: httpx.Client, finish: Callable[[str, bytes], None], redis: Redis) -> None:
     finish(http.post("/v1/videos", json={"model": "tiny-text", "prompt": "x"}).json()["id"], b"mp4")
     answer = http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -106,7 +105,7 @@ def page(http: httpx.Client, redis: Redis) -> str:
     return http.get("/metrics").text
 
 
-def test_the_dashboard_shows_what_there_is(page: str) -> None:
+def test_the_dashboard_uses_existing_metrics(page: str) -> None:
     there = {name for name, _ in samples(page)}
     dashboards = [json.loads(path.read_text()) for path in (ROOT / "docker/monitoring").rglob("*.json")]
     expressions = [

@@ -12,8 +12,8 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from redis import Redis
 
-from jobs.keys import KeyLimits, KeyStore
-from jobs.store import VideoStore
+from jobs.access.api_keys import KeyLimits, KeyStore
+from jobs.videos.store import VideoStore
 
 # The client warns of one service behind this API, not of the API.
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
@@ -36,6 +36,10 @@ def test_create_and_retrieve(client: OpenAI) -> None:
     assert found.to_dict()["seed"] == 7
 
 
+def test_a_prompt_alone_is_enough(client: OpenAI) -> None:
+    assert client.videos.create(prompt="a red circle").model == "tiny-text"
+
+
 def test_create_and_poll_then_download(client: OpenAI, store: VideoStore, finish: Finish, tmp_path: Path) -> None:
     def work() -> None:
         deadline = time.monotonic() + 20
@@ -54,7 +58,7 @@ def test_create_and_poll_then_download(client: OpenAI, store: VideoStore, finish
     assert (tmp_path / "out.mp4").read_bytes() == b"the file"
 
 
-def test_the_pages_of_a_list_follow_each_other_while_videos_are_deleted(client: OpenAI) -> None:
+def test_pagination_continues_while_videos_are_deleted(client: OpenAI) -> None:
     made = [client.videos.create(model="tiny-text", prompt=f"circle {i}").id for i in range(5)]
     seen = []
     for video in client.videos.list(limit=2):
@@ -69,7 +73,7 @@ def test_remix(client: OpenAI) -> None:
     assert client.videos.remix(video.id, prompt="a blue star").remixed_from_video_id == video.id
 
 
-def test_errors_are_the_client_s_own(client: OpenAI) -> None:
+def test_errors_raise_the_client_s_error_types(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="there is no model"):
         client.videos.create(model="none", prompt="x")
     with pytest.raises(openai.BadRequestError) as caught:
@@ -104,7 +108,7 @@ def test_the_asynchronous_client(http: httpx.Client, store: VideoStore, finish: 
     assert asyncio.run(use()) == b"the thumbnail of the file"
 
 
-def test_keys_and_limits_are_the_client_s_own_errors(http: httpx.Client, redis: Redis) -> None:
+def test_keys_and_limits_raise_the_client_s_error_types(http: httpx.Client, redis: Redis) -> None:
     _, token = KeyStore(redis).create(limits=KeyLimits(videos_in_flight=1))
     stranger = OpenAI(base_url=f"{http.base_url}/v1", api_key="fd-wrong", max_retries=0)
     with stranger, pytest.raises(openai.AuthenticationError):

@@ -13,15 +13,14 @@ import httpx
 import pytest
 from redis import Redis
 
-from jobs.artifacts import KINDS, ArtifactStore
+from jobs.access.api_keys import KeyLimits, KeyStore
 from jobs.cards import ModelCard, announce
 from jobs.errors import ArtifactStoreError
-from jobs.keys import KeyLimits, KeyStore
-from jobs.records import Timings
 from jobs.settings import Settings
-from jobs.store import VideoStore
-
-from .serving import serving
+from jobs.storage.artifact_store import PICTURES, ArtifactStore
+from jobs.videos.record import Timings
+from jobs.videos.store import VideoStore
+from tests.server.serving import serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +34,7 @@ def settings(redis_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def worker(store: VideoStore, settings: Settings, tmp_path: Path) -> Iterator[None]:
-    """Makes every video at once, the newest first, whatever it is to show."""
+    """Completes every video at once, newest first."""
     source = tmp_path / "made"
     source.write_bytes(b"0123456789" * 10)
     artifacts = ArtifactStore(settings.artifacts)
@@ -46,7 +45,7 @@ def worker(store: VideoStore, settings: Settings, tmp_path: Path) -> Iterator[No
             for record in store.unfinished()[:-50:-1]:
                 if store.start(record.id, "w1"):
                     with suppress(ArtifactStoreError):  # it is deleted at this moment
-                        made = {kind: artifacts.write(record.id, kind, source) for kind in KINDS}
+                        made = {kind: artifacts.write(record.id, kind, source) for kind in ("video", *PICTURES)}
                         store.complete(record.id, made, Timings(denoise_s=1.0, decode_s=0.5, encode_s=0.5), "w1")
 
     thread = threading.Thread(target=work)
@@ -56,7 +55,17 @@ def worker(store: VideoStore, settings: Settings, tmp_path: Path) -> Iterator[No
     thread.join()
 
 
-def test_the_server_answers_as_its_description_says(
+def conform(command: list[str], env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the tool, again with another seed when it only stopped at a fault of its own generator."""
+    for _ in range(3):
+        run = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
+        # It cannot validate some of the form bodies with a file that it makes up, before any of them is sent.
+        if "ValueError: Unsupported type: 'Binary'" not in run.stdout or "= FAILURES =" in run.stdout:
+            break
+    return run
+
+
+def test_the_server_conforms_to_its_openapi_document(
     settings: Settings, redis: Redis, worker: None, text_card: ModelCard, class_card: ModelCard, tmp_path: Path
 ) -> None:
     announce(redis, text_card, "w1", ttl_seconds=600)
@@ -77,7 +86,7 @@ def test_the_server_answers_as_its_description_says(
             f"Authorization: Bearer {token}",
             *options,
         ]
-        run = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
+        run = conform(command, env, tmp_path)
         assert run.returncode == 0, run.stdout + run.stderr
         headers = {"Authorization": f"Bearer {token}"}
         document = httpx.get(f"{url}/openapi.json").json()

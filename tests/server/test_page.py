@@ -24,7 +24,7 @@ def test_every_file_is_served_with_its_type_and_a_strict_policy(name: str, http:
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_browser_that_has_a_file_is_not_sent_it_again(http: httpx.Client) -> None:
+def test_page_files_are_revalidated_with_their_etag(http: httpx.Client) -> None:
     first = http.get("/web/app.js")
     again = http.get("/web/app.js", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
@@ -32,11 +32,11 @@ def test_a_browser_that_has_a_file_is_not_sent_it_again(http: httpx.Client) -> N
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "..%2fapp.py", "%2e%2e/app.py", "sub/app.js"])
-def test_nothing_else_is_served(name: str, http: httpx.Client) -> None:
+def test_no_other_file_is_served(name: str, http: httpx.Client) -> None:
     assert http.get(f"/web/{name}").status_code == 404
 
 
-def test_nothing_is_inline_and_nothing_is_from_elsewhere() -> None:
+def test_nothing_is_inline_and_nothing_is_external() -> None:
     html = (WEB / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", html)
     for path in WEB.iterdir():
@@ -44,7 +44,7 @@ def test_nothing_is_inline_and_nothing_is_from_elsewhere() -> None:
         assert outside <= {"http://www.w3.org/2000/svg"}, path.name
 
 
-def test_every_element_that_a_script_asks_for_is_there() -> None:
+def test_every_element_that_a_script_uses_exists() -> None:
     html = (WEB / "index.html").read_text(encoding="utf-8")
     ids = set(re.findall(r'\sid="([\w-]+)"', html))
     scripts = "".join(path.read_text(encoding="utf-8") for path in WEB.glob("*.js"))

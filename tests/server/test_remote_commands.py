@@ -13,13 +13,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from redis import Redis
+from typer.testing import CliRunner, Result
 
-from cli.client import Client
+from cli.client.api_client import Client
+from cli.client.sse import Event, parse_events
 from cli.main import app
-from cli.sse import Event, parse_events
-from jobs.store import VideoStore
+from jobs.cards import ModelCard, announce
+from jobs.model_commands import read_commands
+from jobs.videos.store import VideoStore
 
 ROOT = Path(__file__).parents[2]
 Finish = Callable[[str, bytes], None]
@@ -95,12 +97,48 @@ def test_several_are_numbered(framedit: Callable[..., Result], finish: Finish, t
     assert [(tmp_path / f"v-{number}.mp4").read_bytes() for number in (1, 2)] == [b"\0", b"\1"]
 
 
+def test_the_suffix_of_the_output_chooses_the_format(
+    framedit: Callable[..., Result], finish: Finish, tmp_path: Path
+) -> None:
+    options = ("--model", "tiny-text", "--quality", "low", "--detach", "--json")
+    [video] = json.loads(framedit("submit", "x", "-o", tmp_path / "out.webm", *options).stdout)
+    assert (video["output_format"], video["output_quality"]) == ("webm", "low")
+    finish(video["id"], b"a webm")
+    result = framedit("fetch", video["id"], "-o", tmp_path / "out.mp4")
+    assert result.stdout.startswith(f"{tmp_path / 'out.webm'}  16 frames")
+    assert [path.read_bytes() for path in tmp_path.glob("out.*")] == [b"a webm"]
+
+
+def test_an_image_is_saved_as_png(
+    framedit: Callable[..., Result], finish: Finish, redis: Redis, text_card: ModelCard, tmp_path: Path
+) -> None:
+    announce(redis, text_card.model_copy(update={"id": "images", "min_frames": 1}), "w1", ttl_seconds=600)
+    options = ("--model", "images", "--frames", 1, "--clean-caption", "--detach", "--json")
+    [video] = json.loads(framedit("submit", "x", *options).stdout)
+    assert video["clean_caption"]
+    finish(video["id"], b"a picture")
+    result = framedit("fetch", video["id"], "-o", tmp_path / "out.mp4")
+    assert result.stdout == f"{tmp_path / 'out.png'}  image, images, seed {video['seed']}\n"
+    assert [path.read_bytes() for path in tmp_path.glob("out.*")] == [b"a picture"]
+
+
 def test_a_video_that_fails_is_status_1(framedit: Callable[..., Result], store: VideoStore, tmp_path: Path) -> None:
     with a_worker(store, lambda video_id: store.fail(video_id, "not_finite", "ran away")):
         result = framedit("submit", "x", "--model", "tiny-text", "-o", tmp_path / "out.mp4")
     assert result.exit_code == 1
     assert "failed (not_finite): ran away" in result.stderr
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_models_are_loaded_and_pinned(framedit: Callable[..., Result], redis: Redis) -> None:
+    assert "tiny-text  load requested, 1 workers" in framedit("models", "load", "tiny-text").stdout
+    assert json.loads(framedit("models", "pin", "tiny-text", "--json").stdout)["pinned"] is True
+    command = read_commands(redis, ["tiny-text"])["tiny-text"]
+    assert (command.number, command.action, command.pinned) == (1, "load", True)
+    assert framedit("models", "unload", "tiny-text").exit_code == 2
+    assert framedit("models", "unpin", "tiny-text").exit_code == 0
+    assert framedit("models", "unload", "tiny-text").exit_code == 0
+    assert "no model 'none'" in framedit("models", "load", "none").stderr
 
 
 @pytest.mark.parametrize(
@@ -114,7 +152,7 @@ def test_a_video_that_fails_is_status_1(framedit: Callable[..., Result], store: 
         (("list", "--server", "nowhere"), 2, "server is 'nowhere'"),
     ],
 )
-def test_what_goes_wrong_is_one_line_and_a_status(
+def test_an_error_is_one_line_and_an_exit_status(
     framedit: Callable[..., Result], arguments: tuple[str, ...], status: int, message: str
 ) -> None:
     result = framedit(*arguments)
@@ -134,7 +172,7 @@ def test_ctrl_c_is_status_130_and_the_video_goes_on(http: httpx.Client, store: V
         said = process.stderr.read()
     [video] = store.unfinished()
     assert process.returncode == 130
-    assert f"`framedit fetch {video.id}` waits for it" in said
+    assert f"`framedit fetch {video.id}` downloads it" in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
 
@@ -143,12 +181,12 @@ def test_list_models_cancel_and_delete(framedit: Callable[..., Result], store: V
     first, second = (framedit("submit", text, "--model", "tiny-text", "--detach").stdout.strip() for text in "ab")
     listed = framedit("list").stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["ID", second, first]
-    assert "queued, number 1 in line" in listed[2]
+    assert "queued, position 1" in listed[2]
     assert [video["id"] for video in json.loads(framedit("list", "--limit", 1, "--json").stdout)] == [second]
     assert framedit("cancel", first).stdout == f"{first}  cancelled\n"
     assert json.loads(framedit("delete", first, second, "--json").stdout)[1]["deleted"] is True
     assert store.find(second) is None
-    assert "tiny-class  1        one of 3 classes  16 of 96x64" in framedit("models").stdout
+    assert "tiny-class  1        0       one of 3 classes  16 of 96x64" in framedit("models").stdout
     assert {model["id"] for model in json.loads(framedit("models", "--json").stdout)} == {"tiny-text", "tiny-class"}
 
 

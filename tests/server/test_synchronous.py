@@ -9,11 +9,10 @@ import pytest
 from redis import Redis
 
 from jobs.cards import ModelCard, announce
-from jobs.records import VideoRecord
 from jobs.settings import Settings
-from jobs.store import VideoStore
-
-from .serving import serving
+from jobs.videos.record import VideoRecord
+from jobs.videos.store import VideoStore
+from tests.server.serving import serving
 
 Finish = Callable[[str, bytes], None]
 
@@ -26,7 +25,7 @@ def background() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def asked(pool: ThreadPoolExecutor, http: httpx.Client, **fields: Any) -> "Future[httpx.Response]":
+def request_in_background(pool: ThreadPoolExecutor, http: httpx.Client, **fields: Any) -> "Future[httpx.Response]":
     return pool.submit(http.post, "/v1/videos/sync", json=BODY | fields, timeout=60)
 
 
@@ -49,7 +48,7 @@ def the_video(store: VideoStore, answering: "Future[httpx.Response]") -> VideoRe
 def test_the_answer_is_the_file(
     http: httpx.Client, store: VideoStore, finish: Finish, background: ThreadPoolExecutor
 ) -> None:
-    answering = asked(background, http)
+    answering = request_in_background(background, http)
     video_id = the_video(store, answering).id
     finish(video_id, b"the file")
     answer = answering.result()
@@ -57,36 +56,45 @@ def test_the_answer_is_the_file(
     assert answer.headers["content-type"] == "video/mp4"
     assert answer.headers["x-video-id"] == video_id
     assert answer.headers["x-request-id"]
+    assert (answer.headers["x-model"], answer.headers["x-inference-time-s"]) == ("tiny-text", "1.750")
+    video = http.get(f"/v1/videos/{video_id}").json()
+    assert video["peak_memory_mb"] == 300.0
+    assert video["stage_durations"] == {
+        "queue": video["timings"]["queue_s"],
+        "denoise": 1.0,
+        "decode": 0.5,
+        "encode": 0.25,
+    }
     timing = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
     assert (timing.pop("queue") != "", timing) == (True, {"denoise": "1000.0", "decode": "500.0", "encode": "250.0"})
     assert answer.headers["content-disposition"].startswith('inline; filename="a-red-circle-')
 
 
-def test_headers_for_other_requests_do_not_matter(
+def test_range_and_etag_headers_are_ignored(
     http: httpx.Client, store: VideoStore, finish: Finish, background: ThreadPoolExecutor
 ) -> None:
     http.headers.update({"range": "bytes=0-1", "if-none-match": "*"})
-    answering = asked(background, http)
+    answering = request_in_background(background, http)
     finish(the_video(store, answering).id, b"the file")
     assert (answering.result().status_code, answering.result().content) == (200, b"the file")
 
 
-def test_a_video_that_fails_says_why(http: httpx.Client, store: VideoStore, background: ThreadPoolExecutor) -> None:
-    answering = asked(background, http)
+def test_a_video_that_fails_answers_its_reason(
+    http: httpx.Client, store: VideoStore, background: ThreadPoolExecutor
+) -> None:
+    answering = request_in_background(background, http)
     store.fail(the_video(store, answering).id, "out_of_memory", "the device has too little memory")
     assert answering.result().status_code == 404
     assert "the device has too little memory" in answering.result().json()["error"]["message"]
 
 
-def test_a_video_that_is_deleted_is_not_waited_for(
-    http: httpx.Client, store: VideoStore, background: ThreadPoolExecutor
-) -> None:
-    answering = asked(background, http)
+def test_a_deleted_video_ends_the_wait(http: httpx.Client, store: VideoStore, background: ThreadPoolExecutor) -> None:
+    answering = request_in_background(background, http)
     store.delete(the_video(store, answering).id)
     assert answering.result().status_code == 404
 
 
-def test_what_takes_too_long_goes_on(
+def test_a_video_continues_after_the_timeout(
     redis_url: str, redis: Redis, store: VideoStore, text_card: ModelCard, tmp_path: Path
 ) -> None:
     announce(redis, text_card, "w1", ttl_seconds=600)
@@ -102,7 +110,7 @@ def test_what_takes_too_long_goes_on(
     assert record.status == "queued"
 
 
-def test_a_server_that_stops_answers_first(
+def test_a_stopping_server_answers_504(
     redis_url: str,
     redis: Redis,
     store: VideoStore,
@@ -123,7 +131,7 @@ def leave(http: httpx.Client, **headers: str) -> None:
         http.post("/v1/videos/sync", json=BODY, headers=headers, timeout=httpx.Timeout(60, read=0.5))
 
 
-def test_a_client_that_leaves_has_its_video_cancelled(http: httpx.Client, store: VideoStore) -> None:
+def test_a_disconnect_cancels_the_video(http: httpx.Client, store: VideoStore) -> None:
     leave(http)
     [record] = store.list().records
     until(lambda: store.get(record.id).status == "failed")
@@ -132,14 +140,14 @@ def test_a_client_that_leaves_has_its_video_cancelled(http: httpx.Client, store:
     assert error.code == "cancelled"
 
 
-def test_a_client_that_can_come_back_keeps_its_video(http: httpx.Client, store: VideoStore) -> None:
+def test_a_disconnect_with_an_idempotency_key_keeps_the_video(http: httpx.Client, store: VideoStore) -> None:
     leave(http, **{"Idempotency-Key": "k1"})
     [kept] = store.unfinished()
     leave(http)  # of which the server is known to have noticed, once it is cancelled
     until(lambda: [record.id for record in store.unfinished()] == [kept.id])
 
 
-def test_one_video_at_a_time(http: httpx.Client, store: VideoStore) -> None:
+def test_only_one_video_per_request(http: httpx.Client, store: VideoStore) -> None:
     answer = http.post("/v1/videos/sync", json=BODY | {"n": 2})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
     assert http.post("/v1/videos/sync", json=BODY | {"n": 1, "seed": -1}).status_code == 400

@@ -10,14 +10,13 @@ import torch
 from redis import Redis
 
 from jobs.cards import ModelCard, announce
-from jobs.records import Artifact, Timings
 from jobs.settings import Settings
-from jobs.store import VideoStore
-from jobs.tracing import start_tracing
+from jobs.telemetry.tracing import start_tracing
+from jobs.videos.record import Artifact, Timings
+from jobs.videos.store import VideoStore
 from tests.collector import Collector, collecting
+from tests.server.serving import serving
 from worker.metrics import Meter
-
-from .serving import serving
 
 
 @pytest.fixture
@@ -60,9 +59,7 @@ def test_a_video_s_trace_goes_from_the_request_to_the_file(
     assert seconds == pytest.approx(1.0, abs=1e-3)
 
 
-def test_without_an_endpoint_nothing_is_imported_and_records_have_no_trace(
-    http: httpx.Client, store: VideoStore
-) -> None:
+def test_without_an_endpoint_tracing_is_neither_imported_nor_recorded(http: httpx.Client, store: VideoStore) -> None:
     answer = http.post("/v1/videos", json={"model": "tiny-text", "prompt": "x"}, headers={"traceparent": "00-1-2-01"})
     assert store.get(answer.json()["id"]).traceparent is None
     # redis-py looks at the SDK's metrics where the SDK is installed; what makes and sends traces is ours alone.

@@ -1,4 +1,4 @@
-"""Tiny models of every kind, loaded as a worker has them, and requests for them."""
+"""Tiny models of every kind in a model cache, requests for them, and schedulers for tests."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,15 +11,16 @@ from models.checkpoint.directory import CheckpointConfig
 from models.checkpoint.load import Checkpoint
 from models.conditioning import Condition
 from models.config import Conditioning, Fuse, Layout, Temporal, TransformerConfig
-from models.generate import Generation, denoise
+from models.generate import Generation, Source, denoise
+from models.sampling.known_frames import KnownFrames
 from models.sampling.schedule import NoiseSchedule
 from models.vae import VideoDecoder
 from tests.models.parts import make_vae
 from tests.models.transformers import NUM_CLASSES, TEXT_WIDTH, make_config, make_transformer
 from tests.tiny_checkpoint import tiny_card
-from worker.engine import Denoised, Engine, Event
-from worker.policy import Candidate
-from worker.resident import ResidentModel, ResidentModels
+from worker.engine.engine import Denoised, Engine, Event
+from worker.engine.scheduler import Candidate
+from worker.loading.model_cache import LoadedModel, ModelCache
 
 DESIGNS: dict[str, dict[str, Any]] = {
     "local": {"temporal": Temporal.LOCAL, "matrix": None, "fuse": None},
@@ -33,23 +34,26 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @cache
-def make_models(design: str, device: str = "cpu") -> ResidentModels:
-    """A model of the design for each kind of condition: `class`, `text` and `none`."""
+def make_models(design: str, device: str = "cpu") -> ModelCache:
+    """A model of `design` for each kind of conditioning: `class`, `text` and `none`."""
     models = {kind.value: make_model(make_config(kind, depth=2, **DESIGNS[design]), device) for kind in Conditioning}
-    return ResidentModels({name: model.card for name, model in models.items()}, models.__getitem__)
+    return ModelCache({name: model.card for name, model in models.items()}, models.__getitem__)
 
 
-def make_model(config: TransformerConfig, device: str = "cpu") -> ResidentModel:
+def make_model(config: TransformerConfig, device: str = "cpu") -> LoadedModel:
     settings = CheckpointConfig(
         config, NoiseSchedule(), scaling_factor=1.0, max_tokens=8 if config.conditioning is Conditioning.TEXT else None
     )
     transformer = make_transformer(config).eval().requires_grad_(False).to(device)
     vae = VideoDecoder(make_vae(levels=2, latent_channels=config.latent_channels).to(device), 1.0)
-    return ResidentModel(tiny_card(config.conditioning.value), Checkpoint(settings, transformer, vae, None))
+    return LoadedModel(tiny_card(config.conditioning.value), Checkpoint(settings, transformer, vae, None))
 
 
 def make_generation(model: str = "class", **changes: Any) -> Generation:
-    """A guided request for one of `make_models`; `condition` and `negative` are numbers that stand for any of them."""
+    """A guided request for one of `make_models`. `condition` and `negative` are numbers for `make_condition`.
+
+    `known` is a list of indices of frames, and `strength` that of an edit; their latents are random.
+    """
     values: dict[str, Any] = {
         "seed": 1,
         "num_inference_steps": 4,
@@ -60,13 +64,26 @@ def make_generation(model: str = "class", **changes: Any) -> Generation:
         "negative": 3,
     }
     values |= changes
+    known, strength = values.pop("known", []), values.pop("strength", None)
+    if known:
+        is_known = torch.tensor([[frame in known for frame in range(values["num_frames"])]])
+        values["known"] = KnownFrames(make_latents(values["num_frames"], seed=7), is_known)
+    if strength is not None:
+        values["source"] = Source(make_latents(values["num_frames"], seed=8), strength)
     values["condition"] = make_condition(model, values["condition"])
     values["negative"] = make_condition(model, values["negative"]) if values["guidance_scale"] != 1 else None
     return Generation(**values)
 
 
+def make_latents(num_frames: int, seed: int) -> torch.Tensor:
+    """Random clean latents for a video of `make_models`."""
+    config = make_config()
+    shape = (1, num_frames, config.latent_channels, config.latent_size, config.latent_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def make_condition(model: str, number: int) -> Condition:
-    """Of a text model: a prompt of 1 to 5 tokens."""
+    """The condition with a number: a class label, or a prompt of 1 to 5 tokens."""
     if model == "class":
         return Condition(labels=torch.tensor([number % (NUM_CLASSES + 1)]))
     if model == "text":
@@ -75,13 +92,13 @@ def make_condition(model: str, number: int) -> Condition:
     return Condition()
 
 
-def alone(model: ResidentModel, generation: Generation) -> torch.Tensor:
-    """The latents that the plain loop makes of it."""
+def denoise_alone(model: LoadedModel, generation: Generation) -> torch.Tensor:
+    """The latents from `denoise`, without the engine."""
     return denoise(model.checkpoint.transformer, model.checkpoint.schedule, generation)
 
 
-class RandomPolicy:
-    """Any requests of any group, in any order and number, so long as somebody goes."""
+class RandomScheduler:
+    """Chooses at least one request of a random group, in random order."""
 
     def __init__(self, seed: int = 0) -> None:
         self.random = Random(seed)
@@ -94,18 +111,18 @@ class RandomPolicy:
         return self.random.sample(ids, self.random.randint(1, len(ids)))
 
 
-class Everybody:
-    """A policy that wants everybody of the first one's group to go."""
+class FullBatchScheduler:
+    """Chooses all requests of the first request's group."""
 
     def choose(self, candidates: list[Candidate[Any]], **_: Callable[..., Any]) -> list[str]:
         return [candidate.request_id for candidate in candidates if candidate.group == candidates[0].group]
 
 
-def run_out(engine: Engine) -> list[Event]:
-    """Everything that comes until nobody is there any more."""
+def run_until_done(engine: Engine) -> list[Event]:
+    """Step until no request is active, and return all events."""
     events: list[Event] = []
-    while news := engine.step():
-        events += news
+    while new := engine.step():
+        events += new
     return events
 
 

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.records import VideoRequest
+from jobs.videos.record import VideoRequest
 from models.generate import denoise
 from tests.mp4 import decode_mp4
 from worker.errors import NotFiniteError
 from worker.generate import make_video, to_generation
-from worker.resident import ResidentModel, ResidentModels
+from worker.loading.model_cache import LoadedModel, ModelCache
 
 Request = Callable[..., VideoRequest]
 
 
 @pytest.fixture
-def tiny(models: ResidentModels) -> ResidentModel:
+def tiny(models: ModelCache) -> LoadedModel:
     return models["tiny"]
 
 
-def test_the_file_holds_what_the_model_made(tiny: ResidentModel, request_of: Request, tmp_path: Path) -> None:
+def test_the_file_contains_the_models_frames(tiny: LoadedModel, request_of: Request, tmp_path: Path) -> None:
     steps = []
     timings = make_video(request_of(), tiny, tmp_path / "out.mp4", lambda *done: steps.append(done))
     video = decode_mp4(tmp_path / "out.mp4")
@@ -38,7 +38,7 @@ def test_the_file_holds_what_the_model_made(tiny: ResidentModel, request_of: Req
 
 
 def test_the_same_request_gives_the_same_file_and_another_seed_another(
-    tiny: ResidentModel, request_of: Request, tmp_path: Path
+    tiny: LoadedModel, request_of: Request, tmp_path: Path
 ) -> None:
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         make_video(request_of(seed=seed), tiny, tmp_path / name)
@@ -49,30 +49,30 @@ def test_the_same_request_gives_the_same_file_and_another_seed_another(
     "changes", [{"class_label": 2}, {"guidance_scale": 5.0}, {"sampler": "ddpm"}, {"num_frames": 2}]
 )
 def test_every_setting_reaches_the_model(
-    tiny: ResidentModel, request_of: Request, tmp_path: Path, changes: dict[str, object]
+    tiny: LoadedModel, request_of: Request, tmp_path: Path, changes: dict[str, object]
 ) -> None:
     make_video(request_of(), tiny, tmp_path / "plain")
     make_video(request_of(**changes), tiny, tmp_path / "changed")
     assert (tmp_path / "plain").read_bytes() != (tmp_path / "changed").read_bytes()
 
 
-def test_without_guidance_the_negative_side_is_not_run(tiny: ResidentModel, request_of: Request) -> None:
+def test_without_guidance_the_negative_side_is_not_run(tiny: LoadedModel, request_of: Request) -> None:
     assert to_generation(request_of(guidance_scale=1.0), tiny).negative is None
     assert to_generation(request_of(guidance_scale=1.5), tiny).negative is not None
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"class_label": 3}, r"0\.\.2"), ({"num_frames": 5}, "5"), ({"sampler": "magic"}, "magic")],
+    [({"class_label": 3}, r"0\.\.2"), ({"sampler": "magic"}, "magic")],
 )
-def test_what_the_checkpoint_does_not_take_is_a_value_error(
-    tiny: ResidentModel, request_of: Request, tmp_path: Path, changes: dict[str, object], message: str
+def test_a_request_that_the_checkpoint_does_not_support_raises(
+    tiny: LoadedModel, request_of: Request, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         make_video(request_of(**changes), tiny, tmp_path / "out.mp4")
 
 
-def test_numbers_that_run_away_are_named(tiny: ResidentModel, request_of: Request, tmp_path: Path) -> None:
+def test_numbers_that_run_away_are_named(tiny: LoadedModel, request_of: Request, tmp_path: Path) -> None:
     weight = next(tiny.checkpoint.transformer.parameters())
     saved = weight.detach().clone()
     with torch.no_grad():
@@ -86,6 +86,6 @@ def test_numbers_that_run_away_are_named(tiny: ResidentModel, request_of: Reques
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_an_unconditional_model_ignores_guidance(tiny: ResidentModel, request_of: Request) -> None:
+def test_an_unconditional_model_ignores_guidance(tiny: LoadedModel, request_of: Request) -> None:
     unconditional = replace(tiny, card=tiny.card.model_copy(update={"conditioning": "none"}))
     assert to_generation(request_of(guidance_scale=4.0), unconditional).guidance_scale == 1

@@ -1,15 +1,15 @@
 import torch
 
-from jobs.metrics import collect
+from jobs.telemetry.metrics import collect
 from tests.worker.conftest import Bench
 from worker.device import memory_bytes
 
 
-def test_what_a_video_took_is_published(bench: Bench) -> None:
+def test_the_durations_of_a_video_are_published(bench: Bench) -> None:
     for guidance_scale in (2.0, 1.0):
         bench.queue(guidance_scale=guidance_scale)
-        bench.work()
-    bench.place.meter.publish("w1", ttl_seconds=600)
+        bench.run_until_empty()
+    bench.context.meter.publish("w1", ttl_seconds=600)
     found = {
         (sample.name, *sample.labels.values()): sample.value
         for family in collect(bench.redis)
@@ -28,7 +28,7 @@ def test_what_a_video_took_is_published(bench: Bench) -> None:
     assert sorted(steps.values()) == [4, 4]
 
 
-def test_the_memory_of_the_cpu_is_what_is_resident() -> None:
+def test_memory_on_the_cpu_is_the_resident_memory() -> None:
     before = memory_bytes(torch.device("cpu"))
     held = torch.ones(64 << 18)  # 64 MiB
     assert memory_bytes(torch.device("cpu")) > before + (32 << 20)

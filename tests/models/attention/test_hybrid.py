@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from models.registry import PublishedModel
 from tests.golden.loading import relative_error
-from tests.models.checkpoint.sources import golden_state
+from tests.models.conversion.sources import golden_state
 from tests.models.published_reference import (
     CLASS,
     TEXT,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.checkpoint.directory import CheckpointConfig, find_vae, new_folder, read_config, write_config
+from models.checkpoint.directory import CheckpointConfig, new_folder, read_config, write_config
 from models.config import Conditioning
-from models.sampling.schedule import NoiseSchedule
+from models.sampling.schedule import BetaSchedule, NoiseSchedule, PredictionType, Spacing, VarianceType
 from tests.models.transformers import make_local_config
 
 TRANSFORMER = make_local_config(Conditioning.TEXT)
@@ -53,14 +53,14 @@ def test_says_that_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
         (lambda values: values.pop("vae"), "missing section vae"),
         (lambda values: values["transformer"].update(experts=8), "unknown transformer setting experts"),
         (lambda values: values["transformer"].pop("depth"), "depth"),
-        (lambda values: values["schedule"].update(beta_schedule="cosine"), "section schedule holds .*beta_schedule"),
+        (lambda values: values["schedule"].update(beta_schedule="cosine"), "'cosine' is not a valid BetaSchedule"),
         (lambda values: values["schedule"].update(beta_start=2), "beta_start 2"),
         (lambda values: values["schedule"].update(beta_start="small"), "cannot read"),
         (lambda values: values.update(vae={}), "section vae holds nothing; it must hold scaling_factor"),
         (lambda values: values["text"].update(language="en"), "section text holds .*language"),
     ],
 )
-def test_names_what_is_wrong_in_the_config(tmp_path: Path, change: Callable[[Any], Any], message: str) -> None:
+def test_names_faults_of_the_config(tmp_path: Path, change: Callable[[Any], Any], message: str) -> None:
     values = CONFIG.to_dict()
     change(values)
     (tmp_path / "config.json").write_text(json.dumps(values))
@@ -76,11 +76,26 @@ def test_refuses_a_config_that_is_no_json_object(tmp_path: Path, content: str) -
         read_config(tmp_path)
 
 
-def test_temporal_decoder_is_preferred(tmp_path: Path) -> None:
-    (tmp_path / "vae").mkdir()
-    assert find_vae(tmp_path) == tmp_path / "vae"
-    (tmp_path / "vae_temporal_decoder").mkdir()
-    assert find_vae(tmp_path) == tmp_path / "vae_temporal_decoder"
+def test_every_setting_of_a_schedule_is_kept(tmp_path: Path) -> None:
+    schedule = NoiseSchedule(
+        beta_schedule=BetaSchedule.SCALED_LINEAR,
+        rescale_betas_zero_snr=True,
+        prediction_type=PredictionType.VELOCITY,
+        timestep_spacing=Spacing.TRAILING,
+        steps_offset=1,
+        set_alpha_to_one=False,
+        variance_type=VarianceType.SMALL,
+    )
+    config = replace(CONFIG, schedule=schedule, floor_pixels=True, mask_feature=False, provenance={"weights": "ema"})
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
+
+
+def test_a_config_of_the_first_version_is_read(tmp_path: Path) -> None:
+    values = CONFIG.to_dict()
+    del values["transformer"]["attention_mode"], values["vae"]["floor_pixels"], values["text"]["mask_feature"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert read_config(tmp_path) == CONFIG
 
 
 def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
@@ -114,7 +129,7 @@ def test_a_folder_with_something_in_it_is_never_replaced(tmp_path: Path) -> None
     assert (target / "precious").read_text() == "a"
 
 
-def test_what_is_written_can_be_read_by_a_server_of_another_user(tmp_path: Path) -> None:
+def test_checkpoints_are_readable_by_other_users(tmp_path: Path) -> None:
     with new_folder(tmp_path / "checkpoint") as folder:
         (folder / "vae").mkdir(mode=0o700)
         weights = folder / "vae" / "weights"

@@ -126,7 +126,7 @@ def test_names_wrong_weights(tmp_path: Path, change: Any, message: str) -> None:
         ("model.safetensors", "has no model.safetensors"),
         ("vae/config.json", "is not a VAE folder"),
         ("text_encoder/config.json", "is not a text encoder folder"),
-        ("tokenizer/tokenizer.json", "cannot read a tokenizer"),
+        ("tokenizer/tokenizer.json", "holds no tokenizer"),
     ],
 )
 def test_names_the_file_that_is_missing(tmp_path: Path, missing: str, message: str) -> None:

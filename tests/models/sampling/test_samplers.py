@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from models.sampling.samplers import SAMPLERS, build_table
-from models.sampling.schedule import NoiseSchedule
+from models.sampling.schedule import NoiseSchedule, Spacing, VarianceType
 
 SCHEDULE = NoiseSchedule()
 
@@ -22,7 +24,7 @@ def test_every_table_is_whole_and_finite(sampler: str, num_steps: int) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_only_ancestral_samplers_draw_noise_and_none_does_at_the_end(sampler: str) -> None:
-    ancestral = sampler in ("ddpm", "ddpm_spaced")
+    ancestral = sampler in ("ddpm", "ddpm_spaced", "euler_ancestral")
     assert build_table(sampler, 4, SCHEDULE).draws_noise == (ancestral, ancestral, ancestral, False)
 
 
@@ -61,3 +63,28 @@ def test_an_unknown_sampler_is_answered_with_the_known_ones() -> None:
 def test_steps_out_of_range_are_refused(num_steps: int) -> None:
     with pytest.raises(ValueError, match=f"{num_steps} inference steps: allowed are 1 to 1000"):
         build_table("ddim", num_steps, SCHEDULE)
+
+
+def test_a_noise_prediction_cannot_start_from_pure_noise() -> None:
+    schedule = NoiseSchedule(rescale_betas_zero_snr=True, timestep_spacing=Spacing.TRAILING)
+    with pytest.raises(ValueError, match="ddim starts at a timestep of pure noise"):
+        build_table("ddim", 10, schedule)
+    build_table("ddim", 10, replace(schedule, timestep_spacing=Spacing.LEADING))
+
+
+@pytest.mark.parametrize(("sampler", "num_steps"), [("ddim", 1000), ("dpmpp_2m", 1000)])
+def test_steps_that_a_spacing_cannot_spread_are_refused(sampler: str, num_steps: int) -> None:
+    schedule = NoiseSchedule(timestep_spacing=Spacing.LEADING, steps_offset=1)
+    with pytest.raises(ValueError, match=rf"leading spacing and steps_offset 1, {sampler} cannot spread"):
+        build_table(sampler, num_steps, schedule)
+    build_table(sampler, 900, schedule)
+
+
+def test_a_fixed_variance_takes_the_place_of_the_learned_range() -> None:
+    learned, small, large = (
+        build_table("ddpm_spaced", 10, NoiseSchedule(variance_type=kind)).log_variances
+        for kind in (VarianceType.LEARNED, VarianceType.SMALL, VarianceType.LARGE)
+    )
+    torch.testing.assert_close(small, learned[:, :1].expand(-1, 2))
+    torch.testing.assert_close(large, learned[:, 1:].expand(-1, 2))
+    torch.testing.assert_close(build_table("ddpm_spaced", 10, SCHEDULE).log_variances, learned)

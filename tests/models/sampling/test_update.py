@@ -2,7 +2,7 @@ import torch
 
 from models.sampling.samplers import SAMPLERS, build_table
 from models.sampling.schedule import NoiseSchedule
-from models.sampling.table import CORRECTED, EARLIER, LATENT, PREDICTION, SamplerTable
+from models.sampling.table import EARLIER, LATENT, MEMORY, PREDICTION, SamplerTable
 from models.sampling.update import gather, start_state, update
 
 SCHEDULE = NoiseSchedule()
@@ -13,7 +13,7 @@ def random(seed: int, *leading: int) -> torch.Tensor:
     return torch.randn((*leading, *FRAME), generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_row_of_a_mixed_batch_is_what_it_is_alone_bit_for_bit() -> None:
+def test_a_row_of_a_mixed_batch_equals_its_own_pass_bit_for_bit() -> None:
     num_steps = [1, 2, 5, 20, 50, 250, 1000, 9, 4]
     tables = [build_table(SAMPLERS[i % len(SAMPLERS)], n, SCHEDULE) for i, n in enumerate(num_steps)]
     steps = [0, 1, 4, 7, 25, 249, 500, 0, 2]
@@ -62,7 +62,7 @@ def test_the_state_remembers_predictions() -> None:
     torch.testing.assert_close(
         state[:, PREDICTION], (start - (1 - alpha**2) ** 0.5 * noise) / alpha, rtol=1e-4, atol=1e-4
     )
-    assert torch.equal(state[:, CORRECTED], start)
+    assert torch.equal(state[:, MEMORY], start)
     after = update(state, noise, None, torch.zeros_like(noise), gather([table], [1]))
     assert torch.equal(after[:, EARLIER], state[:, PREDICTION])
 

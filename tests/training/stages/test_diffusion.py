@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import torch
+
+from models.conditioning import Condition
+from models.transformer import Transformer
+from tests.models.transformers import make_local_config
+from training.loop import LoopSettings
+from training.stages.diffusion import Averaged, draw_timesteps, train_diffusion
+from training.stages.initialize import initialize
+from training.stages.latents import LatentDataset
+
+
+def test_timesteps_are_spread_over_all_the_trained_ones_and_denser_where_it_is_noisy() -> None:
+    torch.manual_seed(0)
+    timesteps = draw_timesteps(4000, 1000, torch.device("cpu"))
+    assert timesteps.min() >= 0
+    assert timesteps.max() <= 999
+    assert abs((timesteps >= 500).float().mean().item() - 0.75) < 0.01
+
+
+def test_both_ends_of_the_model_stay_in_float32_under_autocast() -> None:
+    averaged = Averaged(Transformer(make_local_config()))
+    for end in (averaged.model.patch_embedding, averaged.model.output, averaged.average.output):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert end(torch.ones(1, end.in_features)).dtype == torch.float32
+
+
+def test_the_average_follows_the_weights() -> None:
+    averaged = Averaged(Transformer(make_local_config()))
+    with torch.no_grad():
+        averaged.model.output.bias += 1.0
+    before = averaged.average.output.bias.clone()
+    averaged.follow(0)
+    moved = averaged.average.output.bias - before
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.9))
+
+
+def test_a_few_steps_of_training_lower_the_loss_and_go_on_where_they_stopped(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = make_local_config()
+    shape = (8, config.num_frames, config.latent_channels, config.latent_size, config.latent_size)
+    dataset = LatentDataset(torch.ones(shape).half(), torch.zeros(8, 1, dtype=torch.int64))
+
+    def labels(indices: torch.Tensor, dropped: torch.Tensor) -> Condition:
+        return Condition(labels=torch.where(dropped, config.num_classes or 0, torch.zeros_like(indices)))
+
+    def train(steps: int) -> list[float]:
+        model = Transformer(config)
+        initialize(model)
+        settings = LoopSettings(tmp_path, steps, 1e-2, warmup_steps=1, log_every=1)
+        train_diffusion(Averaged(model), model, dataset, labels, settings, batch=4)
+        lines = (tmp_path / "log.jsonl").read_text().splitlines()
+        return [float(line.split('"noise": ')[1].split(",")[0]) for line in lines]
+
+    first = train(4)
+    errors = train(30)
+    assert errors[:4] == first
+    assert len(errors) == 30
+    assert sum(errors[-5:]) < 0.8 * sum(errors[:5])

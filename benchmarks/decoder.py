@@ -11,53 +11,41 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from torch import Tensor, nn
 
 from benchmarks.forward import DTYPE, RESULTS, eager_ms
 from benchmarks.models import NUM_FRAMES, relative_error
 from benchmarks.parts.machine import describe_machine
+from models.autoencoder.autoencoder import Autoencoder
+from models.autoencoder.config import AutoencoderConfig
 from models.kernels.fused_decoder import fuse_decoder
 
 IMAGE_SIZES = (256, 512)
 PIXELS_PER_LATENT = 8
 
 
-def build_vae() -> Any:
+def build_vae() -> Autoencoder:
     torch.manual_seed(0)
-    channels = (128, 256, 512, 512)
     with torch.device("cuda"):
-        return AutoencoderKL(
-            block_out_channels=channels,
-            down_block_types=("DownEncoderBlock2D",) * len(channels),
-            up_block_types=("UpDecoderBlock2D",) * len(channels),
-            layers_per_block=2,
-        ).eval()
+        return Autoencoder(AutoencoderConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2)).eval()
 
 
 @torch.no_grad()
 def measure() -> dict[str, float]:
     vae = build_vae()
     latents = torch.randn(2, 4, 32, 32, device="cuda")
-
-    def decode(latents: Tensor) -> Tensor:
-        pixels: Tensor = vae.decode(latents).sample
-        return pixels
-
-    expected = decode(latents)
-    nn.Module.to(vae, DTYPE)
+    expected = vae.decode(latents)
+    vae.to(DTYPE)
     result: dict[str, float] = {}
     for name in ("plain", "fused"):
         if name == "fused":
             fuse_decoder(vae)
-        result[f"{name}_error"] = relative_error(decode(latents.to(DTYPE)).float(), expected)
+        result[f"{name}_error"] = relative_error(vae.decode(latents.to(DTYPE)).float(), expected)
         for size in IMAGE_SIZES:
             side = size // PIXELS_PER_LATENT
             frames = torch.randn(NUM_FRAMES, 4, side, side, device="cuda", dtype=DTYPE)
-            result[f"{name}_ms_{size}"] = eager_ms(lambda: decode(frames), repeats=5)  # noqa: B023
+            result[f"{name}_ms_{size}"] = eager_ms(lambda: vae.decode(frames), repeats=5)  # noqa: B023
     return result
 
 

@@ -21,12 +21,13 @@ from statistics import median
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from tqdm import tqdm
 
 from benchmarks.models import DESIGNS, DTYPES, IMAGE_SIZE, NUM_CLASSES, NUM_FRAMES, seconds
 from benchmarks.parts.machine import describe_machine
 from jobs.cards import ModelCard, read_card
+from models.autoencoder.autoencoder import Autoencoder
+from models.autoencoder.config import AutoencoderConfig
 from models.checkpoint.directory import CheckpointConfig
 from models.checkpoint.load import Checkpoint, load_checkpoint
 from models.generate import Generation, denoise
@@ -106,7 +107,7 @@ def make_model(name: str, depth: int | None, dtype: torch.dtype, case: Case) -> 
         samplers=[SAMPLER],
     )
     settings = CheckpointConfig(config, NoiseSchedule(), scaling_factor=1.0)
-    vae = VideoDecoder(AutoencoderKL().to(case.device, dtype), 1.0)
+    vae = VideoDecoder(Autoencoder(AutoencoderConfig()).to(case.device, dtype), 1.0)
     if case.fast and find_obstacle(torch.device(case.device), dtype) is None:
         fuse(transformer, vae)
     return LoadedModel(card, Checkpoint(settings, transformer, vae, None))

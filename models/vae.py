@@ -5,14 +5,10 @@ Shapes: T frames, C latent channels, H W latent height and width; a video's fram
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from torch import Tensor
 
-VAE = AutoencoderKL | AutoencoderKLTemporalDecoder
+from models.autoencoder.autoencoder import Autoencoder
 
 # The published text-to-video sampling decodes so many frames at once. The temporal decoder mixes the frames of a chunk,
 # so the number is part of its result. The plain VAE decodes each frame alone: there, it only bounds memory.
@@ -24,7 +20,7 @@ class VideoDecoder:
 
     def __init__(
         self,
-        vae: VAE,
+        vae: Autoencoder,
         scaling_factor: float,
         frames_per_chunk: int = FRAMES_PER_CHUNK,
         *,
@@ -40,7 +36,7 @@ class VideoDecoder:
         """
         if frames_per_chunk < 1:
             raise ValueError(f"frames_per_chunk is {frames_per_chunk}: it must be at least 1")
-        self.vae: Any = vae.eval().requires_grad_(False)  # Any: diffusers annotates its models in part
+        self.vae = vae.eval().requires_grad_(False)
         self.scaling_factor = scaling_factor
         self.frames_per_chunk = frames_per_chunk
         self.floor_pixels = floor_pixels
@@ -53,7 +49,7 @@ class VideoDecoder:
     @property
     def latent_channels(self) -> int:
         """C."""
-        return int(self.vae.config.latent_channels)
+        return self.vae.config.latent_channels
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -86,15 +82,10 @@ class VideoDecoder:
 
     def _encode_chunk(self, frames: Tensor) -> Tensor:
         pixels = frames.to(self.vae.device).float() / 255 * 2 - 1
-        latents: Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mean
-        return latents
+        return self.vae.encode(pixels.to(self.vae.dtype)).mean
 
     def _decode_chunk(self, latents: Tensor) -> Tensor:
-        latents = latents.to(self.vae.device, self.vae.dtype)
-        if isinstance(self.vae, AutoencoderKLTemporalDecoder):
-            pixels: Tensor = self.vae.decode(latents, num_frames=len(latents)).sample
-        else:
-            pixels = self.vae.decode(latents).sample
+        pixels = self.vae.decode(latents.to(self.vae.device, self.vae.dtype))
         if not pixels.isfinite().all():
             raise ValueError(
                 f"the VAE produced NaN or infinity in {self.vae.dtype}: load the checkpoint in a wider dtype"

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from jobs.cards import ModelCard, write_card
+from models.autoencoder.autoencoder import Autoencoder
+from models.autoencoder.config import AutoencoderConfig
 from models.checkpoint.directory import CheckpointConfig
 from models.checkpoint.save import save_checkpoint
 from models.config import Conditioning, Fuse, Layout, MatrixAttentionConfig, Temporal, TransformerConfig
@@ -41,13 +42,8 @@ def make_tiny_checkpoint(folder: Path, card: ModelCard | None = None) -> Path:
     transformer = Transformer(tiny_config())
     for parameter in transformer.parameters():  # fresh ones start as the identity, which hides mistakes
         torch.nn.init.normal_(parameter, std=0.05)
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=2,
-        norm_num_groups=4,
-        sample_size=PIXELS,
+    vae = Autoencoder(
+        AutoencoderConfig(block_out_channels=(8, 8), latent_channels=2, norm_num_groups=4, sample_size=PIXELS)
     )
     folder.mkdir(parents=True)
     settings = CheckpointConfig(transformer.config, NoiseSchedule(), scaling_factor=1.0)

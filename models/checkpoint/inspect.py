@@ -34,7 +34,7 @@ def inspect_checkpoint(folder: Path) -> list[tuple[str, str]]:
     transformer = empty_transformer(config)
     shapes, dtypes = _read_header(folder / WEIGHTS)
     check_shapes(str(folder / WEIGHTS), shapes, transformer)
-    pixels = config.latent_size * 2 ** (len(read_vae_config(folder / VAE)["block_out_channels"]) - 1)
+    pixels = config.latent_size * 2 ** (len(read_vae_config(folder / VAE).block_out_channels) - 1)
     return [
         ("design", _design(config)),
         ("conditioning", _conditioning(config)),
@@ -113,8 +113,7 @@ def _conditioning(config: TransformerConfig) -> str:
 
 
 def _vae(folder: Path, settings: CheckpointConfig) -> str:
-    name = read_vae_config(folder / VAE)["_class_name"]
-    return f"{name}, scaling factor {settings.scaling_factor:g}"
+    return f"{read_vae_config(folder / VAE).class_name}, scaling factor {settings.scaling_factor:g}"
 
 
 def _text_encoder(folder: Path, settings: CheckpointConfig) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,6 +102,6 @@ def read_vae(folder: Path, scaling_factor: float | None) -> VideoDecoder:
 
     Raises ValueError as `load_vae` does, and for weights with NaN or infinity.
     """
-    vae: Any = load_vae(folder, torch.float32)
+    vae = load_vae(folder, torch.float32)
     check_finite(f"the VAE in {folder}", vae.state_dict())
-    return VideoDecoder(vae, float(vae.config.scaling_factor if scaling_factor is None else scaling_factor))
+    return VideoDecoder(vae, vae.config.scaling_factor if scaling_factor is None else scaling_factor)

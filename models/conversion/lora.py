@@ -14,8 +14,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from models.checkpoint.weights import read_weights
 from models.conversion.conversion import Report
-from models.conversion.weights import read_weights
 
 # peft saves `base_model.model.<module>.lora_A.weight`; a state dict of the live model has the adapter's name,
 # `default`, before `weight`; diffusers writes `transformer.<module>...`.

@@ -12,10 +12,11 @@ from models.checkpoint.directory import TEXT_ENCODER, TOKENIZER, CheckpointConfi
 from models.checkpoint.json_file import read_json
 from models.checkpoint.keys import check_finite
 from models.checkpoint.text_encoder import load_encoder, load_tokenizer
+from models.checkpoint.weights import DIFFUSERS_FILES, read_folder
 from models.conversion.conversion import Conversion, Output, Parts, Report, read_vae, write_checkpoint
 from models.conversion.lora import merge_lora, merge_trained_lora
 from models.conversion.scheduler import read_schedule
-from models.conversion.weights import read_diffusers_weights, read_training_output
+from models.conversion.weights import read_training_output
 from models.registry import TEXT_MODELS, PublishedModel, from_text_settings
 from models.sampling.schedule import PredictionType
 from models.text import TextEncoder
@@ -122,7 +123,7 @@ def _read_transformer(source: Path, options: TextOptions, report: Report) -> tup
     if path is None:
         if options.weights is not None:
             raise ValueError("a diffusers folder holds one set of weights: --weights chooses within a .pt")
-        return read_diffusers_weights(source / "transformer"), ""
+        return read_folder(source / "transformer", DIFFUSERS_FILES), ""
     trained = read_training_output(path, WEIGHT_ENTRIES if options.weights is None else (options.weights,))
     report(f"weights: {trained.entry or 'the file is a bare state dict'}")
     return trained.state, trained.entry

@@ -6,7 +6,6 @@ from functools import cache
 from importlib.util import find_spec
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch.nn import functional as F
 
 from models.modulation import EPS, modulate
@@ -44,7 +43,7 @@ def fuse(transformer: Transformer, decoder: VideoDecoder) -> None:
     from models.kernels.fused_decoder import fuse_decoder
 
     transformer.fused_blocks = FusedBlocks(transformer)
-    if isinstance(decoder.vae, AutoencoderKL):  # it decodes each frame alone, so any number of them at once
+    if not decoder.vae.config.temporal_decoder:  # it decodes each frame alone, so any number of them at once
         decoder.frames_per_chunk = _FRAMES_PER_CHUNK
         fuse_decoder(decoder.vae)
 

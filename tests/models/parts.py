@@ -4,32 +4,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from models.autoencoder.autoencoder import Autoencoder
+from models.autoencoder.config import AutoencoderConfig
 
 TEXT_WIDTH = 24
 PROMPTS = ["a red circle moving right on a black background", "a blue square spinning", "two stars"]
 
 
-def make_vae(levels: int = 4, **settings: Any) -> AutoencoderKL:
+def make_vae(levels: int = 4, **settings: Any) -> Autoencoder:
     """A VAE of `2 ** (levels - 1)` pixels to a latent position; 8 by default, as the real ones."""
     torch.manual_seed(0)
-    return AutoencoderKL(
-        block_out_channels=(8,) * levels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        layers_per_block=1,
-        norm_num_groups=4,
-        **settings,
-    ).eval()
+    config = AutoencoderConfig(block_out_channels=(8,) * levels, norm_num_groups=4, **settings)
+    return Autoencoder(config).eval()
 
 
-def make_temporal_vae() -> AutoencoderKLTemporalDecoder:
+def make_temporal_vae() -> Autoencoder:
     torch.manual_seed(0)
-    return AutoencoderKLTemporalDecoder(
-        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1
-    ).eval()
+    config = AutoencoderConfig(block_out_channels=(32, 32), use_post_quant_conv=False, temporal_decoder=True)
+    return Autoencoder(config).eval()
 
 
 def make_text_encoder(d_model: int = TEXT_WIDTH) -> T5EncoderModel:

@@ -96,7 +96,7 @@ def encode_videos(checkpoint: Checkpoint, num_videos: int, seed: int) -> tuple[T
 
 def _encode(checkpoint: Checkpoint, scenes: Scenes) -> Tensor:
     frames = render(scenes, checkpoint.config.num_frames)
-    latents: Tensor = checkpoint.vae.vae.encode(frames.flatten(0, 1)).latent_dist.mode()
+    latents = checkpoint.vae.vae.encode(frames.flatten(0, 1)).mean
     return latents.view(*frames.shape[:2], *latents.shape[1:]) * checkpoint.vae.scaling_factor
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from models.autoencoder.autoencoder import Autoencoder
+from models.checkpoint.vae import load_vae
 from training.loop import autocast, pick_device
 from training.world.renderer import render
 from training.world.scenes import ATTRIBUTES, DIRECTIONS, MOTIONS, Scene, Split, draw_scenes
@@ -57,7 +58,7 @@ class LatentDataset:
 
 @torch.no_grad()
 def encode_scenes(
-    vae: AutoencoderKL,
+    vae: Autoencoder,
     num_videos: int,
     seed: int,
     *,
@@ -76,8 +77,8 @@ def encode_scenes(
         drawn = draw_scenes(min(batch, num_videos - start), seed * _SEED_STRIDE + start, split, motions)
         frames = render(drawn.to(vae.device), num_frames).flatten(0, 1)
         with autocast(vae.device):
-            encoded = vae.encode(frames).latent_dist.mode()
-        latents.append((encoded * vae.config["scaling_factor"]).half().unflatten(0, (-1, num_frames)))
+            encoded = vae.encode(frames).mean
+        latents.append((encoded * vae.config.scaling_factor).half().view(-1, num_frames, *encoded.shape[1:]))
         rows.append(drawn.attributes)
     return LatentDataset(torch.cat(latents), torch.cat(rows).to(vae.device))
 
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--directions-only", action="store_true", help="only scenes that move, as demo-class needs")
     options = parser.parse_args(arguments)
-    vae = AutoencoderKL.from_pretrained(options.vae).to(pick_device(options.device)).eval()
+    vae = load_vae(options.vae, torch.float32).to(pick_device(options.device))
     motions = DIRECTIONS if options.directions_only else MOTIONS
     dataset = encode_scenes(vae, options.videos, options.seed, motions=motions, batch=options.batch)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def make_card(demo: Demo) -> ModelCard:
 def package(demo: Demo, weights: Path, vae: Path, text: Path, output: Path) -> None:
     """Write the checkpoint folder `output`, whole or not at all, in half precision."""
     is_text = demo.config.conditioning is Conditioning.TEXT
-    scaling_factor = float(read_vae_config(vae)["scaling_factor"])
+    scaling_factor = read_vae_config(vae).scaling_factor
     settings = CheckpointConfig(
         demo.config,
         NoiseSchedule(),

@@ -1,4 +1,4 @@
-"""The VAE: a small `AutoencoderKL` (factor 8, 4 latent channels) trained on frames of the world.
+"""The VAE: a small autoencoder (factor 8, 4 latent channels) trained on frames of the world.
 
 Shape legend: B frames, S pixels a side, C latent channels, h = S / 8 latent side.
 """
@@ -6,14 +6,17 @@ Shape legend: B frames, S pixels a side, C latent channels, h = S / 8 latent sid
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from models.autoencoder.autoencoder import Autoencoder
+from models.autoencoder.config import AutoencoderConfig
+from models.checkpoint.vae import save_vae
 from training.loop import LoopSettings, autocast, pick_device, train
 from training.world.renderer import render_at
 from training.world.scenes import Split, draw_scenes
@@ -23,19 +26,18 @@ KL_WEIGHT = 1e-4
 EDGE_WEIGHT = 4.0
 
 
-def new_vae() -> AutoencoderKL:
-    vae: AutoencoderKL = AutoencoderKL(
-        block_out_channels=(32, 64, 64, 64),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=64,
-        mid_block_add_attention=False,
-        scaling_factor=1.0,
+def new_vae() -> Autoencoder:
+    return Autoencoder(
+        AutoencoderConfig(
+            block_out_channels=(32, 64, 64, 64),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=64,
+            mid_block_add_attention=False,
+            scaling_factor=1.0,
+        )
     )
-    return vae
 
 
 def random_frames(num_frames: int, seed: int, device: torch.device, split: Split = Split.TRAINING) -> Tensor:
@@ -45,14 +47,14 @@ def random_frames(num_frames: int, seed: int, device: torch.device, split: Split
     return render_at(scenes, times.to(device))[:, 0]
 
 
-def pretrain(vae: AutoencoderKL, settings: LoopSettings, batch: int) -> None:
+def pretrain(vae: Autoencoder, settings: LoopSettings, batch: int) -> None:
     device = vae.device
 
     def loss_of_step(step: int) -> dict[str, Tensor]:
         frames = random_frames(batch, 1_000_000 + 2 * step, device)
         with autocast(device):
-            posterior = vae.encode(frames).latent_dist
-            decoded = vae.decode(posterior.sample()).sample
+            posterior = vae.encode(frames)
+            decoded = vae.decode(posterior.sample())
         error = (decoded.float() - frames).abs().mean(dim=1)
         reconstruction = (error * edge_weights(frames)).mean()
         kl = posterior.kl().float().mean() / posterior.mean[0].numel()
@@ -70,7 +72,7 @@ def edge_weights(frames: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKL, num_frames: int = 4096, batch: int = 256) -> None:
+def normalise_latents(vae: Autoencoder, num_frames: int = 4096, batch: int = 256) -> None:
     """Fold each latent channel's mean and spread into the 1x1 convolutions beside the latents, so that latents are
     zero-mean and unit-variance by channel, then write the `scaling_factor` (1 but for rounding)."""
     latents = _latents_of(vae, num_frames, batch)
@@ -79,7 +81,7 @@ def normalise_latents(vae: AutoencoderKL, num_frames: int = 4096, batch: int = 2
     assert vae.post_quant_conv is not None
     _fold(vae.quant_conv, vae.post_quant_conv, mean, std)
     scale = 1 / _latents_of(vae, num_frames, batch).std().item()
-    vae.register_to_config(scaling_factor=round(scale, 5))  # type: ignore[no-untyped-call]
+    vae.config = replace(vae.config, scaling_factor=round(scale, 5))
 
 
 def _fold(quantize: nn.Conv2d, dequantize: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
@@ -95,20 +97,20 @@ def _fold(quantize: nn.Conv2d, dequantize: nn.Conv2d, mean: Tensor, std: Tensor)
 
 
 @torch.no_grad()
-def _latents_of(vae: AutoencoderKL, num_frames: int, batch: int) -> Tensor:
+def _latents_of(vae: Autoencoder, num_frames: int, batch: int) -> Tensor:
     batch = min(batch, num_frames)
     batches = (random_frames(batch, 5000 + 2 * index, vae.device) for index in range(num_frames // batch))
-    return torch.cat([vae.encode(frames).latent_dist.sample() for frames in batches])
+    return torch.cat([vae.encode(frames).sample() for frames in batches])
 
 
 @torch.no_grad()
-def measure(vae: AutoencoderKL, num_frames: int = 1024, batch: int = 128) -> dict[str, float]:
+def measure(vae: Autoencoder, num_frames: int = 1024, batch: int = 128) -> dict[str, float]:
     """Peak signal-to-noise ratio in dB of reconstructed frames (held-out combinations too), mean and worst frame."""
     ratios = []
     batch = min(batch, num_frames)
     for index in tqdm(range(num_frames // batch), desc="measuring", leave=False):
         frames = random_frames(batch, 9000 + 2 * index, vae.device, Split.ALL)
-        decoded = vae.decode(vae.encode(frames).latent_dist.mode()).sample.clamp(-1, 1)
+        decoded = vae.decode(vae.encode(frames).mean).clamp(-1, 1)
         squared = ((decoded - frames) / 2).square().mean(dim=(1, 2, 3))
         ratios.append(-10 * squared.log10())
     psnr = torch.cat(ratios)
@@ -120,13 +122,12 @@ def run(
 ) -> dict[str, float]:
     """Train, normalise the latents, save `vae/` in `out` (diffusers layout), and return the measures."""
     torch.manual_seed(0)
-    vae = new_vae()
-    nn.Module.to(vae, device)
+    vae = new_vae().to(device)
     pretrain(vae, LoopSettings(out, steps, learning_rate=1e-3), batch)
     normalise_latents(vae, 4 * num_measured)
-    report = measure(vae, num_measured) | {"scaling_factor": vae.config["scaling_factor"]}
+    report = measure(vae, num_measured) | {"scaling_factor": vae.config.scaling_factor}
     report["parameters"] = sum(parameter.numel() for parameter in vae.parameters())
-    nn.Module.to(vae, torch.float16 if half else torch.float32).save_pretrained(out / "vae")
+    save_vae(vae.to(torch.float16 if half else torch.float32), out / "vae")
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
 

@@ -13,8 +13,8 @@ from cli.main import app
 from tests.models.conversion.sources import (
     golden_state,
     save_diffusers_folder,
+    save_tiny_vae,
     save_training_output,
-    save_vae,
     shrink_published_models,
 )
 
@@ -126,7 +126,7 @@ def test_a_damaged_training_output_is_refused(tmp_path: Path, content: bytes | N
     source = save_training_output(tmp_path / "model.pt", state)
     if content is not None:
         source.write_bytes(content)
-    vae = save_vae(tmp_path / "vae")
+    vae = save_tiny_vae(tmp_path / "vae")
     (tmp_path / "made").mkdir()
     options = ("--model-name", "Latte-S/2", "--frames", 4, "--image-size", 64, "--classes", 5, "--vae", vae)
     assert_refused(convert(source, tmp_path / "made", *options), tmp_path / "made", named)

@@ -14,8 +14,8 @@ from models.transformer import Transformer, count_parameters
 from tests.models.conversion.sources import (
     golden_state,
     save_diffusers_folder,
+    save_tiny_vae,
     save_training_output,
-    save_vae,
     shrink_published_models,
 )
 
@@ -73,7 +73,7 @@ def test_describes_the_other_designs(
 ) -> None:
     convert_published(
         save_training_output(tmp_path / "x.pt", golden_state(golden)),
-        save_vae(tmp_path / "vae"),
+        save_tiny_vae(tmp_path / "vae"),
         ClassOptions(model_name=name, num_frames=4, image_size=64, num_classes=num_classes),
         Output(tmp_path / "out"),
     )
@@ -85,7 +85,7 @@ def test_describes_the_other_designs(
 def test_names_weights_that_do_not_fit(tmp_path: Path) -> None:
     convert_published(
         save_training_output(tmp_path / "x.pt", golden_state("latte")),
-        save_vae(tmp_path / "vae"),
+        save_tiny_vae(tmp_path / "vae"),
         ClassOptions(model_name="Latte-S/2", num_frames=4, image_size=64, num_classes=5),
         Output(tmp_path / "out"),
     )
@@ -104,7 +104,7 @@ def test_refuses_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
 def test_a_file_that_is_cut_off_is_refused_in_one_line(tmp_path: Path) -> None:
     convert_published(
         save_training_output(tmp_path / "x.pt", golden_state("latte")),
-        save_vae(tmp_path / "vae"),
+        save_tiny_vae(tmp_path / "vae"),
         ClassOptions(
             model_name="Latte-S/2", num_frames=4, image_size=64, num_classes=5, prediction=PredictionType.CLEAN
         ),

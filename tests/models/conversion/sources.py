@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, LatteTransformer3DModel
 from torch import Tensor, nn
 
 from models import registry
+from models.checkpoint.vae import save_vae
 from tests.golden.loading import read_golden
 from tests.models.parts import TEXT_WIDTH, make_vae, save_text_parts
 
@@ -38,8 +39,8 @@ def save_training_output(path: Path, state: dict[str, Tensor], prefix: str = "_o
     return path
 
 
-def save_vae(folder: Path) -> Path:
-    make_vae().save_pretrained(folder)
+def save_tiny_vae(folder: Path) -> Path:
+    save_vae(make_vae(), folder)
     return folder
 
 
@@ -72,7 +73,7 @@ def make_latte() -> LatteTransformer3DModel:
 def save_diffusers_folder(folder: Path, **transformer: Any) -> Path:
     """A folder of Latte-1's layout; `transformer` are options of its transformer's `save_pretrained`."""
     make_latte().save_pretrained(folder / "transformer", **transformer)
-    save_vae(folder / "vae")
+    save_tiny_vae(folder / "vae")
     save_text_parts(folder)
     make_scheduler().save_pretrained(folder / "scheduler")
     return folder

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.checkpoint.load import load_checkpoint
+from models.checkpoint.vae import save_vae
 from models.config import AttentionMode
 from models.conversion.class_family import ClassOptions, convert_published
 from models.conversion.conversion import Conversion, Output
@@ -19,8 +20,8 @@ from tests.models.conversion.running import TOLERANCE, run_golden
 from tests.models.conversion.sources import (
     golden_state,
     golden_tensors,
+    save_tiny_vae,
     save_training_output,
-    save_vae,
     shrink_published_models,
 )
 from tests.models.parts import make_vae
@@ -42,7 +43,7 @@ def _small_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_vae(tmp_path_factory.mktemp("vae"))
+    return save_tiny_vae(tmp_path_factory.mktemp("vae"))
 
 
 def convert(source: Path, folder: Path, vae: Path, output: dict[str, Any] | None = None, **changes: Any) -> Conversion:
@@ -179,7 +180,7 @@ def test_a_fixed_variance_is_the_published_one(
 
 def test_latents_are_scaled_as_published_or_as_requested(tmp_path: Path) -> None:
     source = save_training_output(tmp_path / "x.pt", golden_state("latte"))
-    make_vae(scaling_factor=0.5).save_pretrained(tmp_path / "vae")
+    save_vae(make_vae(scaling_factor=0.5), tmp_path / "vae")
     lines: list[str] = []
     convert(source, tmp_path / "published", tmp_path / "vae", {"report": lines.append})
     assert load_checkpoint(tmp_path / "published").vae.scaling_factor == 0.18215
@@ -248,10 +249,10 @@ def test_refuses_a_vae_that_does_not_fit(tmp_path: Path) -> None:
     source = save_training_output(tmp_path / "x.pt", golden_state("latte"))
     with pytest.raises(ValueError, match="nowhere is not a VAE folder"):
         convert(source, tmp_path / "out", Path("nowhere"))
-    make_vae(latent_channels=8).save_pretrained(tmp_path / "channels")
+    save_vae(make_vae(latent_channels=8), tmp_path / "channels")
     with pytest.raises(ValueError, match="the VAE has 8 latent channels, but the transformer works on 4"):
         convert(source, tmp_path / "out", tmp_path / "channels")
-    make_vae(levels=3).save_pretrained(tmp_path / "factor")
+    save_vae(make_vae(levels=3), tmp_path / "factor")
     with pytest.raises(ValueError, match=r"4 pixels to a latent position\) Latte-S/2 makes 32"):
         convert(source, tmp_path / "out", tmp_path / "factor")
 

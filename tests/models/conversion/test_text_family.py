@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.checkpoint.load import Checkpoint, load_checkpoint
+from models.checkpoint.vae import save_vae
 from models.conditioning import Condition
 from models.config import Layout, Temporal
 from models.conversion.conversion import Conversion, Output
@@ -29,6 +30,7 @@ from tests.models.conversion.sources import (
     save_training_output,
     shrink_published_models,
 )
+from tests.models.diffusers_parts import as_diffusers
 from tests.models.parts import PROMPTS, make_temporal_vae, make_text_encoder, make_tokenizer, make_vae
 
 
@@ -46,12 +48,19 @@ def convert(source: Path, folder: Path, output: dict[str, Any] | None = None, **
     return convert_diffusers(source, TextOptions(**options), Output(folder, **(output or {})))
 
 
+def make_pipeline() -> Any:
+    vae = as_diffusers(make_vae())
+    return LattePipeline(make_tokenizer(), make_text_encoder(), vae, make_latte(), make_scheduler())
+
+
 def test_a_diffusers_folder_gives_the_video_of_diffusers_pipeline(tmp_path: Path, latte: Path) -> None:
     """Prompts, text encoder, guidance, transformer, schedule and VAE together."""
     made = convert(latte, tmp_path / "out")
     assert (made.model_name, made.frame_size, made.merged) == ("LatteTransformer3DModel", 64, ())
     checkpoint = load_checkpoint(tmp_path / "out")
-    pipeline = LattePipeline(make_tokenizer(), make_text_encoder(), make_vae(), make_latte(), make_scheduler())
+    pipeline = LattePipeline(
+        make_tokenizer(), make_text_encoder(), as_diffusers(make_vae()), make_latte(), make_scheduler()
+    )
     pipeline.set_progress_bar_config(disable=True)
     cases = (
         (PROMPTS[0], "two stars", False),
@@ -185,14 +194,14 @@ def test_decodes_with_the_plain_vae_as_published_or_with_the_temporal_decoder_as
     tmp_path: Path, latte: Path
 ) -> None:
     source = shutil.copytree(latte, tmp_path / "in")
-    make_temporal_vae().save_pretrained(source / "vae_temporal_decoder")
+    save_vae(make_temporal_vae(), source / "vae_temporal_decoder")
     for asked, folder, kind in (
         (False, "vae", "AutoencoderKL"),
         (True, "vae_temporal_decoder", "AutoencoderKLTemporalDecoder"),
     ):
         lines: list[str] = []
         made = convert(source, tmp_path / folder, {"report": lines.append}, temporal_decoder=asked)
-        assert type(load_checkpoint(tmp_path / folder).vae.vae).__name__ == kind
+        assert load_checkpoint(tmp_path / folder).vae.vae.config.class_name == kind
         assert f"decoder: {folder}/, of two" in lines
         assert made.config.provenance["vae"] == folder
 
@@ -291,7 +300,9 @@ def test_without_temporal_attention_every_frame_is_computed_alone(tmp_path: Path
 def test_without_mask_feature_both_prompts_keep_their_padding(tmp_path: Path, latte: Path) -> None:
     convert(latte, tmp_path / "out", mask_feature=False)
     checkpoint = load_checkpoint(tmp_path / "out")
-    pipeline = LattePipeline(make_tokenizer(), make_text_encoder(), make_vae(), make_latte(), make_scheduler())
+    pipeline = LattePipeline(
+        make_tokenizer(), make_text_encoder(), as_diffusers(make_vae()), make_latte(), make_scheduler()
+    )
     prompt, negative = pipeline.encode_prompt(PROMPTS[0], negative_prompt="two stars", mask_feature=False)
     condition = checkpoint.condition(PROMPTS[0])
     assert condition.text is not None

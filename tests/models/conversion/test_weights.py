@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.conversion.weights import read_diffusers_weights, read_training_output, read_weights
+from models.conversion.weights import read_training_output
 
 ONE, TWO = torch.tensor([1.0]), torch.tensor([2.0])
 ENTRIES = ("ema", "model")
@@ -69,31 +69,6 @@ def test_refuses_a_pickle_with_code_and_does_not_run_it(tmp_path: Path, zipped: 
     assert not made.exists()
 
 
-@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
-@pytest.mark.parametrize("content", [b"hello", b"PK\x03\x04 cut off", b"\x80\x02"])
-def test_refuses_files_of_another_kind_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.(pt|safetensors)(:| is refused:) \S[^\n]*$"):
-        read_weights(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
-def test_an_empty_file_is_called_empty(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=r"x\.(pt|safetensors) is empty: copy it again"):
-        read_weights(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
-def test_a_file_that_is_cut_off_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
-    tensors = {"w": torch.zeros(1000)}
-    torch.save(tensors, tmp_path / name) if name.endswith("pt") else save_file(tensors, tmp_path / name)
-    whole = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"cannot read .*x\.(pt|safetensors): \S[^\n]*$"):
-        read_weights(tmp_path / name)
-
-
 @pytest.mark.parametrize("content", [{}, {"ema": {}, "model": {}}])
 def test_a_file_without_weights_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
     torch.save(content, tmp_path / "x.pt")
@@ -101,28 +76,7 @@ def test_a_file_without_weights_is_refused(tmp_path: Path, content: dict[str, An
         read_training_output(tmp_path / "x.pt", ENTRIES)
 
 
-def test_refuses_files_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no file"):
-        read_weights(tmp_path / "none.pt")
-    torch.save([ONE], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="a dict of tensors is expected"):
-        read_weights(tmp_path / "list.pt")
+def test_refuses_a_file_with_other_entries(tmp_path: Path) -> None:
     torch.save({"weights": {"w": ONE}}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="more than tensors: weights"):
         read_training_output(tmp_path / "other.pt", ENTRIES)
-
-
-def test_reads_diffusers_folders(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no weights"):
-        read_diffusers_weights(tmp_path)
-    torch.save({"w": ONE}, tmp_path / "diffusion_pytorch_model.bin")
-    assert read_diffusers_weights(tmp_path) == {"w": ONE}
-    save_file({"w": TWO}, tmp_path / "diffusion_pytorch_model.safetensors")
-    assert read_diffusers_weights(tmp_path) == {"w": TWO}
-    index = '{"weight_map": {"a": "1.safetensors", "b": "2.safetensors", "c": "2.safetensors"}}'
-    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text(index)
-    save_file({"a": ONE}, tmp_path / "1.safetensors")
-    with pytest.raises(ValueError, match=r"lacks 2\.safetensors"):
-        read_diffusers_weights(tmp_path)
-    save_file({"b": TWO, "c": ONE}, tmp_path / "2.safetensors")
-    assert read_diffusers_weights(tmp_path) == {"a": ONE, "b": TWO, "c": ONE}

@@ -121,4 +121,7 @@ def _text_of_html(text: str) -> str:
     try:
         return BeautifulSoup(text, "html.parser").text
     except ParserRejectedMarkup as error:
-        raise ValueError(f"the caption holds broken HTML: {error}; send it without HTML, or do not clean it") from error
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(
+            f"the caption holds broken HTML ({reason}): send it without HTML, or do not clean it"
+        ) from error

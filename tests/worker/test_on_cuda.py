@@ -120,7 +120,9 @@ def test_videos_are_decoded_during_the_steps_of_others(large: ModelCache, monkey
     def write(frames: NDArray[np.uint8], *_: object) -> None:
         written.append(frames.copy())
 
-    monkeypatch.setattr(worker.output.video_files, "_write", write)
+    monkeypatch.setitem(worker.output.video_files.WRITERS, "video", write)
+    for name in ("write_thumbnail", "write_spritesheet"):
+        monkeypatch.setattr(worker.output.video_files, name, lambda *_: None)
     model: LoadedModel = large["large"]
     engine = Engine(large, FullBatchScheduler(), EngineSettings())
     expected: list[NDArray[np.uint8]] = []

@@ -26,6 +26,10 @@ Port = Annotated[
     typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any.", show_default="8000"),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto")]
+GpusPerVideo = Annotated[
+    int | None,
+    typer.Option("--gpus-per-video", min=1, help="Number of GPUs that share the passes of a worker.", show_default="1"),
+]
 Anonymous = Annotated[
     bool | None,
     typer.Option(

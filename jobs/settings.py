@@ -169,6 +169,12 @@ class Settings(SourcedSettings):
         default="auto",
         description="Device of a worker: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA if available, else the CPU.",
     )
+    gpus_per_video: int = Field(
+        default=1,
+        ge=1,
+        description="Number of GPUs of this machine that one worker uses, and that share its passes: that of "
+        "`FRAMEDIT_DEVICE` and those with the next numbers.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="Number format of the models: `float32`, `bfloat16`, `float16`, or `auto` for float32 on the CPU "

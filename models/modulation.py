@@ -28,6 +28,11 @@ class Modulation(NamedTuple):
     blocks: list[tuple[Tensor, ...]]
     output: tuple[Tensor, ...]
 
+    def rows(self, part: slice) -> Modulation:
+        """Some of the B rows."""
+        blocks = [tuple(tensor[part] for tensor in block) for block in self.blocks]
+        return Modulation(blocks, tuple(tensor[part] for tensor in self.output))
+
 
 class AdaLNZero(nn.Module):
     """A linear map per block and one for the output, stacked into one (DiT, class family): (B, D) -> `Modulation`."""

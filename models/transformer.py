@@ -57,7 +57,12 @@ class Transformer(nn.Module):
         self.fused_blocks: RunBlocks | None = None  # same function as `_run_blocks`, from `models.kernels`
 
     def forward(
-        self, latents: Tensor, timesteps: Tensor, condition: Condition, adapters: RowAdapters | None = None
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        condition: Condition,
+        adapters: RowAdapters | None = None,
+        rows: slice | None = None,
     ) -> Tensor:
         """Predict the noise in `latents`.
 
@@ -66,27 +71,41 @@ class Transformer(nn.Module):
             timesteps: (B,), 0..999, one per row.
             condition: labels or text, B rows.
             adapters: of the B rows; such a pass runs without fused operations.
+            rows: compute these rows only, without adapters. They get the numbers of a pass of all rows wherever
+                products of all their tokens are rounded alike. The conditions of all rows are computed in any case:
+                a product of very few rows often is rounded otherwise.
 
         Returns:
-            (B, T, out_channels, H, W): C channels of noise, then C channels of variance if the model learns it.
+            (B, T, out_channels, H, W), B the number of computed rows: C channels of noise, then C channels of variance
+            if the model learns it.
 
         Raises:
             ValueError: for shapes or labels that the checkpoint does not accept.
         """
         self._check(latents, timesteps, condition)
         if adapters is None:
-            return self._predict(latents, timesteps, condition, self.fused_blocks or self._run_blocks)
+            return self._predict(latents, timesteps, condition, self.fused_blocks or self._run_blocks, rows)
         with adapters.applied_to(self):
             return self._predict(latents, timesteps, condition, self._run_blocks)
 
-    def _predict(self, latents: Tensor, timesteps: Tensor, condition: Condition, run_blocks: RunBlocks) -> Tensor:
+    def _predict(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        condition: Condition,
+        run_blocks: RunBlocks,
+        rows: slice | None = None,
+    ) -> Tensor:
         config = self.config
-        x = self.patch_embedding(patchify(latents, config.patch_size)) + self.token_positions
-        embedded = self.timestep_embedding(timestep_features(timesteps).to(x.dtype))
+        embedded = self.timestep_embedding(timestep_features(timesteps).to(latents.dtype))
         if self.label_embedding is not None:
             embedded = embedded + self.label_embedding(condition.labels)
         modulation = self.modulation(embedded)
         text, text_bias = self._project_text(condition)
+        if rows is not None:
+            latents, modulation = latents[rows], modulation.rows(rows)
+            text, text_bias = (None if part is None else part[rows] for part in (text, text_bias))
+        x = self.patch_embedding(patchify(latents, config.patch_size)) + self.token_positions
         x = run_blocks(x, modulation, text, text_bias)
         return unpatchify(self.output(x), config.patch_size, config.out_channels)
 

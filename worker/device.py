@@ -32,6 +32,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_devices(name: str, count: int) -> list[torch.device]:
+    """The device `name` and, for a `count` above 1, those with the next numbers; the CPU counts `count` times.
+
+    Raises `StartupError` for a missing device.
+    """
+    first = choose_device(name)
+    if first.type != "cuda" or count == 1:
+        return [first] * count
+    return [choose_device(f"cuda:{index}") for index in range(first.index or 0, (first.index or 0) + count)]
+
+
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 on CUDA and float32 on the CPU."""
     if name == "auto":

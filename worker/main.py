@@ -7,9 +7,10 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -26,11 +27,12 @@ from jobs.storage.artifact_store import ArtifactStore
 from jobs.storage.store_mark import StoreMark
 from jobs.telemetry.tracing import start_tracing
 from worker.context import WorkerContext
-from worker.device import choose_device, choose_dtype, choose_max_batch_rows, describe_fast_path
+from worker.device import choose_device, choose_devices, choose_dtype, choose_max_batch_rows, describe_fast_path
 from worker.dispatch.dispatcher import Dispatcher, DispatcherSettings
 from worker.dispatch.pass_reports import PassReports
 from worker.dispatch.served_models import ServedModels
 from worker.engine.engine import Engine, EngineSettings
+from worker.engine.ranks.rank_group import RankGroup
 from worker.engine.scheduler import Scheduler
 from worker.engine.snapshot_schedule import SnapshotSchedule
 from worker.errors import StartupError
@@ -70,7 +72,28 @@ def run_worker(settings: Settings, burst: bool = False, name: str | None = None)
         raise StartupError("redis_url is not set: a worker needs a Redis server, set REDIS_URL")
     provenance = provenance_of(settings)
     redis = connect(settings.redis_url, settings.redis_timeout_seconds)
-    device = choose_device(settings.device)
+    devices = choose_devices(settings.device, settings.gpus_per_video)
+    with contextlib.ExitStack() as ranks:
+        group = ranks.enter_context(_start_ranks(settings, devices)) if len(devices) > 1 else None
+        _run(settings, redis, devices[0], group, provenance, burst, name)
+
+
+def _start_ranks(settings: Settings, devices: Sequence[torch.device]) -> RankGroup:
+    """They start while this process loads models."""
+    if devices[0].type == "cuda":
+        torch.cuda.set_device(devices[0])
+    return RankGroup(devices, settings.step_timeout_seconds, cuda_graphs=settings.fast == "auto")
+
+
+def _run(
+    settings: Settings,
+    redis: Redis,
+    device: torch.device,
+    ranks: RankGroup | None,
+    provenance: Provenance,
+    burst: bool,
+    name: str | None,
+) -> None:
     dtype = choose_dtype(settings.dtype, device)
     fast = settings.fast == "auto"
     logger.info("fast path: %s", describe_fast_path(fast, device, dtype))
@@ -82,8 +105,19 @@ def run_worker(settings: Settings, burst: bool = False, name: str | None = None)
     adapters = AdapterWatch(settings.adapters, settings.checkpoints, settings.max_adapter_bytes)
     adapters.poll(models.cards, is_start=True)
     worker = build_worker(
-        settings, redis, models, name, meter, burst, watch=watch, adapter_watch=adapters, provenance=provenance
+        settings,
+        redis,
+        models,
+        name,
+        meter,
+        burst,
+        watch=watch,
+        adapter_watch=adapters,
+        provenance=provenance,
+        ranks=ranks,
     )
+    if ranks is not None:
+        ranks.join()
     worker.warm_up(_MAX_WARM_UP_SECONDS)
     logger.info("worker ready: %s on %s", ", ".join(models), device)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -115,11 +149,12 @@ def build_worker(
     watch: CheckpointWatch | None = None,
     adapter_watch: AdapterWatch | None = None,
     provenance: Provenance = DEFAULT_PROVENANCE,
+    ranks: RankGroup | None = None,
 ) -> Worker:
     """Build a worker over loaded models. It also recovers the videos of dead workers.
 
     `watch` adds and removes models while the worker runs, and `adapter_watch` their adapters. `provenance` is what
-    files state about their origin.
+    files state about their origin. `ranks` are other GPUs, which share passes.
     """
     dispatcher_inbox: Inbox[DispatcherMessage] = Inbox()
     loop_inbox: Inbox[LoopMessage] = Inbox()
@@ -163,6 +198,7 @@ def build_worker(
         meter.passed,
         clock,
         PassReports(dispatcher_inbox),
+        ranks,
     )
     open_checkpoint = partial(
         load_model, device=device, dtype=choose_dtype(settings.dtype, device), fast=settings.fast == "auto"

@@ -3,7 +3,20 @@
 import typer
 
 from cli.command import one_line_errors, start_process
-from cli.options import EPILOG, Anonymous, Checkpoints, DataDir, Device, Host, JsonLogs, Port, RedisUrl, TlsCert, TlsKey
+from cli.options import (
+    EPILOG,
+    Anonymous,
+    Checkpoints,
+    DataDir,
+    Device,
+    GpusPerVideo,
+    Host,
+    JsonLogs,
+    Port,
+    RedisUrl,
+    TlsCert,
+    TlsKey,
+)
 from cli.processes.shutdown_signals import exit_on_signals
 
 commands = typer.Typer()
@@ -16,6 +29,7 @@ def serve(
     checkpoints: Checkpoints = None,
     data_dir: DataDir = None,
     device: Device = None,
+    gpus_per_video: GpusPerVideo = None,
     redis_url: RedisUrl = None,
     allow_anonymous: Anonymous = None,
     tls_cert: TlsCert = None,
@@ -36,6 +50,7 @@ def serve(
             checkpoints=checkpoints,
             data_dir=data_dir,
             device=device,
+            gpus_per_video=gpus_per_video,
             redis_url=redis_url,
             allow_anonymous=allow_anonymous,
             tls_cert=tls_cert,

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.command import one_line_errors, require_redis, start_process
-from cli.options import EPILOG, Checkpoints, DataDir, Device, JsonLogs, RedisUrl
+from cli.options import EPILOG, Checkpoints, DataDir, Device, GpusPerVideo, JsonLogs, RedisUrl
 from cli.processes.shutdown_signals import exit_on_signals
 
 commands = typer.Typer()
@@ -16,6 +16,7 @@ def worker(
     checkpoints: Checkpoints = None,
     data_dir: DataDir = None,
     device: Device = None,
+    gpus_per_video: GpusPerVideo = None,
     redis_url: RedisUrl = None,
     burst: Annotated[bool, typer.Option("--burst", help="Exit when the queues are empty.")] = False,
     name: Annotated[str | None, typer.Option("--name", help="Name of the worker, which must be unique.")] = None,
@@ -23,7 +24,7 @@ def worker(
         str | None,
         typer.Option(
             "--devices",
-            help="Start one worker process for each device: all (every GPU), 0,1 (these GPUs) or cpu*2.",
+            help="Start one worker for each device, or group of devices: all (every GPU), 0,1 (these GPUs) or cpu*2.",
             metavar="LIST",
         ),
     ] = None,
@@ -31,13 +32,21 @@ def worker(
 ) -> None:
     """Start a worker, which uses one device, or one worker for each of several. It needs a Redis server (REDIS_URL).
 
+    With --gpus-per-video N, each worker uses N devices for every video.
+
     On SIGTERM or Ctrl-C the worker finishes videos for up to FRAMEDIT_DRAIN_SECONDS and returns the others to the
     queue. On a second signal it returns all of them at once.
     """
     exit_on_signals(at_once=True)
     with one_line_errors():
         settings = start_process(
-            "worker", json, checkpoints=checkpoints, data_dir=data_dir, device=device, redis_url=redis_url
+            "worker",
+            json,
+            checkpoints=checkpoints,
+            data_dir=data_dir,
+            device=device,
+            gpus_per_video=gpus_per_video,
+            redis_url=redis_url,
         )
         require_redis(settings, "worker")
         if devices is not None:

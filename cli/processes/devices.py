@@ -1,4 +1,4 @@
-"""`framedit worker --devices`: one worker process for each device of this machine, kept alive."""
+"""`framedit worker --devices`: a worker for each device, or for each group of devices of this machine, kept alive."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from cli.processes.supervisor import Program, Supervisor
 from cli.processes.worker_process import worker_program
@@ -24,9 +25,10 @@ def run_devices(settings: Settings, devices: str) -> None:
     Raises `StartupError` for devices that do not exist, and `ChildFailedError` when the last one has been removed.
     """
     names = parse_devices(devices)
+    groups = group_devices(names, settings.gpus_per_video)
     cpu_threads = max(1, (os.cpu_count() or 1) // max(1, names.count("cpu")))
-    programs = [_program(settings, index, name, cpu_threads) for index, name in enumerate(names)]
-    logger.info("starting one worker on each device: %s", ", ".join(names))
+    programs = [_program(settings, index, group, cpu_threads) for index, group in enumerate(groups)]
+    logger.info("starting one worker on each of: %s", "; ".join(", ".join(group) for group in groups))
     Supervisor(programs).run(on_started=lambda: True)
     logger.info("stopped")
 
@@ -58,14 +60,39 @@ def parse_devices(devices: str) -> list[str]:
     return names
 
 
-def _program(settings: Settings, index: int, device: str, cpu_threads: int) -> Program:
-    env = {"FRAMEDIT_DEVICE": device}
-    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+def group_devices(names: Sequence[str], size: int) -> list[list[str]]:
+    """The devices of each worker. Raises `StartupError` for devices that cannot be grouped."""
+    if len(names) % size:
+        raise StartupError(f"{len(names)} devices ({', '.join(names)}) cannot be divided into groups of {size}")
+    groups = [list(names[start : start + size]) for start in range(0, len(names), size)]
+    if mixed := next((group for group in groups if 0 < group.count("cpu") < size), None):
+        raise StartupError(f"{', '.join(mixed)} cannot share a video: a group has GPUs only, or CPUs only")
+    return groups
+
+
+def _program(settings: Settings, index: int, devices: Sequence[str], cpu_threads: int) -> Program:
+    env = {"FRAMEDIT_DEVICE": devices[0]}
+    if devices[0] == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         env["OMP_NUM_THREADS"] = str(cpu_threads)
-    prefix = f"{socket.gethostname()}-{index}-{device.replace(':', '')}-"
-    program = worker_program(f"worker on {device} ({index})", prefix, settings, env)
+    if len(devices) > 1 and devices[0] != "cpu":
+        env = {"FRAMEDIT_DEVICE": "cuda:0", "CUDA_VISIBLE_DEVICES": ",".join(map(_visible_device, devices))}
+    label = ", ".join(devices)
+    prefix = f"{socket.gethostname()}-{index}-{devices[0].replace(':', '')}-"
+    program = worker_program(f"worker on {label} ({index})", prefix, settings, env)
     program.deaths_before_removal = _DEATHS_BEFORE_REMOVAL
     return program
+
+
+def _visible_device(name: str) -> str:
+    """What CUDA_VISIBLE_DEVICES calls a device, of which this process may see a part only."""
+    index = int(name.removeprefix("cuda:"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return str(index)
+    allowed = [part.strip() for part in visible.split(",")]
+    if index >= len(allowed):
+        raise StartupError(f"device {name!r} is not among the {len(allowed)} of CUDA_VISIBLE_DEVICES")
+    return allowed[index]
 
 
 def _count_cuda_devices() -> int:

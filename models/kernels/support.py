@@ -39,13 +39,19 @@ def find_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def fuse(transformer: Transformer, decoder: VideoDecoder) -> None:
     """Let both compute with fused operations where there are some. The caller has checked `find_obstacle`."""
-    from models.kernels.fused_blocks import FusedBlocks
     from models.kernels.fused_decoder import fuse_decoder
 
-    transformer.fused_blocks = FusedBlocks(transformer)
+    fuse_transformer(transformer)
     if not decoder.vae.config.temporal_decoder:  # it decodes each frame alone, so any number of them at once
         decoder.frames_per_chunk = _FRAMES_PER_CHUNK
         fuse_decoder(decoder.vae)
+
+
+def fuse_transformer(transformer: Transformer) -> None:
+    """Let the transformer alone compute with fused operations."""
+    from models.kernels.fused_blocks import FusedBlocks
+
+    transformer.fused_blocks = FusedBlocks(transformer)
 
 
 @torch.no_grad()

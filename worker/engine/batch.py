@@ -7,7 +7,7 @@ Shape legend: B requests, F frames of all of them, W windows of L frames, M rows
 (`worker.engine.batch_rows`), C H W latent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
@@ -24,6 +24,10 @@ from models.transformer import Transformer
 from worker.engine.active_request import ActiveRequest
 from worker.engine.batch_rows import BatchRows
 from worker.engine.graphs import StepGraphs
+from worker.engine.ranks.part import PassShape
+from worker.engine.ranks.shared_pass import SharedPass
+
+RunTransformer = Callable[[Tensor, Tensor, Condition, RowAdapters | None], Tensor]
 
 
 class Batch:
@@ -84,20 +88,30 @@ class Batch:
         return self._rows[key]
 
     @torch.no_grad()
-    def step(self, transformer: Transformer, rows_at_once: int, graphs: StepGraphs | None = None) -> Tensor:
+    def step(
+        self,
+        transformer: Transformer,
+        rows_at_once: int,
+        graphs: StepGraphs | None = None,
+        shared: SharedPass | None = None,
+    ) -> Tensor:
         """Advance every request by one step, with at most `rows_at_once` rows in one call of the transformer.
 
-        The step is replayed from `graphs` if they are given and it is one call without adapters. When it raises, no
-        request has changed.
+        The step is replayed from `graphs` if they are given and it is one call without adapters. Where `shared` divides
+        the pass among several GPUs, each of them replays its part, and the rest of the step runs without a graph. When
+        it raises, no request has changed.
 
         Returns:
             (B,) bool on the device: whether the latents of each request are finite.
         """
         rows = self._next_rows()
         inputs = self._inputs(rows)
+        run: RunTransformer = transformer
+        if shared is not None and rows.adapters is None and shared.divides(self._shape(rows, rows_at_once)):
+            run, graphs = shared, None
 
         def compute(parts: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-            return self._compute(transformer, _Inputs._make(parts), rows, rows_at_once)
+            return self._compute(run, _Inputs._make(parts), rows, rows_at_once)
 
         if graphs is not None and self._is_one_call(rows, rows_at_once):
             state, finite, *difference = graphs.run(compute, inputs)
@@ -110,6 +124,12 @@ class Batch:
         for request, part, kept in zip(self.requests, states, differences, strict=False):
             request.advance(part.transpose(0, 2), None if kept is None else kept.transpose(0, 1))
         return finite
+
+    def _shape(self, rows: BatchRows, rows_at_once: int) -> PassShape:
+        """The shape of a step's first call of the transformer."""
+        text = rows.condition.text
+        frames = rows.frame_of_row.shape[1] if rows.count else 0
+        return PassShape(min(rows.count, rows_at_once), frames, 0 if text is None else text.shape[1])
 
     def _inputs(self, rows: BatchRows) -> "_Inputs":
         known, condition = self._known, rows.condition
@@ -140,7 +160,7 @@ class Batch:
         return rows.count <= rows_at_once and set(rows.window_counts) == {1} and rows.adapters is None
 
     def _compute(
-        self, transformer: Transformer, inputs: "_Inputs", rows: BatchRows, rows_at_once: int
+        self, run: RunTransformer, inputs: "_Inputs", rows: BatchRows, rows_at_once: int
     ) -> tuple[Tensor, ...]:
         """The next state (F, 4, 1, C, H, W), which requests (B,) have finite latents in it, and, where there is one,
         the next guidance difference (F, 1, C, H, W)."""
@@ -148,7 +168,7 @@ class Batch:
         latents = inputs.state[:, LATENT]
         noise, variance, difference = torch.zeros_like(latents), None, inputs.difference
         if rows.count:
-            noise, variance, difference = self._predict(transformer, inputs, coefficients, rows, rows_at_once)
+            noise, variance, difference = self._predict(run, inputs, coefficients, rows, rows_at_once)
         if inputs.known_latents is not None and inputs.is_known is not None:
             noise = KnownFrames(inputs.known_latents, inputs.is_known).hold(noise, latents, coefficients.weights)
         state = update(inputs.state, noise, variance, inputs.fresh_noise, coefficients)
@@ -157,7 +177,7 @@ class Batch:
 
     def _predict(
         self,
-        transformer: Transformer,
+        run: RunTransformer,
         inputs: "_Inputs",
         coefficients: StepCoefficients,
         batch_rows: BatchRows,
@@ -167,8 +187,8 @@ class Batch:
         rows = inputs.state[:, LATENT, 0].to(self._dtype)[inputs.frame_of_row]
         timesteps = coefficients.timesteps[inputs.frame_of_row[:, 0]]
         condition = Condition(inputs.labels, inputs.text, inputs.text_mask)
-        outputs = _call(transformer, rows, timesteps, condition, batch_rows.adapters, rows_at_once).float()
-        channels, counts = transformer.config.latent_channels, batch_rows.window_counts
+        outputs = _call(run, rows, timesteps, condition, batch_rows.adapters, rows_at_once).float()
+        channels, counts = inputs.state.shape[3], batch_rows.window_counts
         pairs = (inputs.conditional, inputs.unconditional)
         guided, variances = guide(outputs, *pairs, inputs.scales, channels)
         noise, difference = self._average(guided, counts), inputs.difference
@@ -239,7 +259,7 @@ def _unpack(coefficients: Tensor) -> StepCoefficients:
 
 
 def _call(
-    transformer: Transformer,
+    run: RunTransformer,
     latents: Tensor,
     timesteps: Tensor,
     condition: Condition,
@@ -247,14 +267,11 @@ def _call(
     rows_at_once: int,
 ) -> Tensor:
     if len(latents) <= rows_at_once:
-        outputs: Tensor = transformer(latents, timesteps, condition, adapters)
-        return outputs
+        return run(latents, timesteps, condition, adapters)
     parts = [slice(start, start + rows_at_once) for start in range(0, len(latents), rows_at_once)]
     return torch.cat(
         [
-            transformer(
-                latents[part], timesteps[part], condition.rows(part), None if adapters is None else adapters.part(part)
-            )
+            run(latents[part], timesteps[part], condition.rows(part), None if adapters is None else adapters.part(part))
             for part in parts
         ]
     )

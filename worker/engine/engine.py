@@ -18,6 +18,7 @@ from worker.engine.executor import Executor
 from worker.engine.in_flight import InFlightStep
 from worker.engine.profile.group_profile import GroupProfile
 from worker.engine.profile.memory_limit import RowLimit
+from worker.engine.ranks.rank_group import RankGroup
 from worker.engine.scheduler import Candidate, Scheduler
 from worker.engine.snapshot import Snapshot
 from worker.engine.warm_up import warm_up
@@ -92,9 +93,10 @@ class Engine:
         on_pass: Callable[[str, int, float], None] = lambda model, rows, seconds: None,
         clock: Callable[[], float] = monotonic,
         on_start: Callable[[Collection[str]], None] = lambda request_ids: None,
+        ranks: RankGroup | None = None,
     ) -> None:
         """`on_start(ids of the requests of all steps in flight)` is called before each step, and
-        `on_pass(model, rows, seconds)` after each forward pass."""
+        `on_pass(model, rows, seconds)` after each forward pass. `ranks` are other GPUs, which share passes."""
         self._models = models
         self._scheduler = scheduler
         self._settings = settings
@@ -105,7 +107,7 @@ class Engine:
         self._profiles: dict[Group, GroupProfile] = {}
         self._last_group: dict[str, Group] = {}
         self._executor = Executor(
-            models, settings.deterministic, settings.memory_patience_seconds, clock, settings.cuda_graphs
+            models, settings.deterministic, settings.memory_patience_seconds, clock, settings.cuda_graphs, ranks
         )
         self._in_flight: deque[InFlightStep] = deque()
         self._already_done: list[ActiveRequest] = []  # admitted from a snapshot after the last step
@@ -119,9 +121,16 @@ class Engine:
             checkpoint = self._models[model].checkpoint
             group = Group.of(model, checkpoint, checkpoint.config.num_frames)
             profile = self._profile(group, checkpoint)
-            settings, graphs = self._settings, self._executor.graphs_of(checkpoint.transformer)
+            settings, transformer = self._settings, checkpoint.transformer
             warm_up(
-                checkpoint, profile, settings.max_batch_rows, max_seconds, settings.deterministic, self._clock, graphs
+                checkpoint,
+                profile,
+                settings.max_batch_rows,
+                max_seconds,
+                settings.deterministic,
+                self._clock,
+                self._executor.graphs_of(transformer),
+                self._executor.shared_pass(transformer),
             )
             self._last_group[model] = group
 

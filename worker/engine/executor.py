@@ -17,6 +17,8 @@ from worker.engine.in_flight import DeviceTimestamp, InFlightPass
 from worker.engine.profile.exact_rows import count_sharing
 from worker.engine.profile.group_profile import GroupProfile
 from worker.engine.profile.memory_limit import RowLimit
+from worker.engine.ranks.rank_group import RankGroup
+from worker.engine.ranks.shared_pass import SharedPass
 from worker.errors import OutOfDeviceMemoryError
 from worker.loading.model_cache import ModelCache
 
@@ -43,12 +45,15 @@ class Executor:
         memory_patience_seconds: float,
         clock: Callable[[], float],
         cuda_graphs: bool = True,
+        ranks: RankGroup | None = None,
     ) -> None:
+        """`ranks`: other GPUs, which share passes."""
         self._models = models
         self._deterministic = deterministic
         self._patience_seconds = memory_patience_seconds
         self._clock = clock
         self._cuda_graphs = cuda_graphs
+        self._ranks = ranks
         self._batches: dict[tuple[ActiveRequest, ...], Batch] = {}
         self._graphs: WeakKeyDictionary[Transformer, StepGraphs] = WeakKeyDictionary()
 
@@ -57,6 +62,12 @@ class Executor:
         if not self._cuda_graphs or next(transformer.parameters()).device.type != "cuda":
             return None
         return self._graphs.setdefault(transformer, StepGraphs())
+
+    def shared_pass(self, transformer: Transformer) -> SharedPass | None:
+        """The pass of a model that several GPUs share. None on a single one."""
+        if self._ranks is None:
+            return None
+        return SharedPass(self._ranks, transformer, self._deterministic, self.graphs_of(transformer))
 
     def execute(
         self, requests: Sequence[ActiveRequest], profile: GroupProfile, models_in_use: Collection[str]
@@ -113,7 +124,8 @@ class Executor:
                 request.started_at = self._clock()
         rows = sum(request.rows for request in requests)
         started = DeviceTimestamp(batch.device)
-        finite = batch.step(transformer, self._rows_at_once(requests, limit), self.graphs_of(transformer))
+        shared = self.shared_pass(transformer)
+        finite = batch.step(transformer, self._rows_at_once(requests, limit), self.graphs_of(transformer), shared)
         in_flight = InFlightPass(members, rows, finite, started)
         limit.record_success(rows)
         self._batches[members] = batch

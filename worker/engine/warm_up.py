@@ -20,6 +20,7 @@ from worker.engine.profile.group_profile import GroupProfile
 from worker.engine.profile.latency_model import TRUSTED_AFTER
 from worker.engine.profile.memory_limit import RowLimit
 from worker.engine.profile.samples import sample_requests
+from worker.engine.ranks.shared_pass import SharedPass
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +38,13 @@ def warm_up(
     deterministic: bool,
     clock: Callable[[], float],
     graphs: StepGraphs | None = None,
+    shared: SharedPass | None = None,
 ) -> None:
     """Time steps of 1, 2, 4 ... rows at full length, until there is no time left for the next size.
 
     They run from `graphs` as in the engine, which are captured on the way. On CUDA the row limit of the profile becomes
     what fits into memory beside decoding. When `deterministic`, the row counts that are exact are measured first; the
-    requests run in the passes that those allow.
+    requests run in the passes that those allow. `shared` divides passes among several GPUs.
     """
     deadline = clock() + max_seconds
     rows, seconds = 1, 0.0
@@ -53,7 +55,7 @@ def warm_up(
         while rows <= max_rows and clock() + 2 * _PASSES * seconds <= deadline:  # twice the rows take twice as long
             batches = [Batch(part, checkpoint.transformer) for part in _parts(checkpoint, profile, rows, deterministic)]
             for _ in range(_PASSES):
-                seconds = sum(_step(checkpoint, batch, graphs) for batch in batches)
+                seconds = sum(_step(checkpoint, batch, graphs, shared) for batch in batches)
                 profile.observe(rows, seconds)
                 if clock() > deadline:
                     break
@@ -96,10 +98,10 @@ def _limit_to_memory(checkpoint: Checkpoint, profile: GroupProfile, max_rows: in
     profile.row_limit = RowLimit(max(1, min(max_rows, rows)))
 
 
-def _step(checkpoint: Checkpoint, batch: Batch, graphs: StepGraphs | None) -> float:
+def _step(checkpoint: Checkpoint, batch: Batch, graphs: StepGraphs | None, shared: SharedPass | None = None) -> float:
     """Run a step of `batch`, and return its seconds."""
     started = DeviceTimestamp(batch.device)
-    batch.step(checkpoint.transformer, sum(request.rows for request in batch.requests), graphs)
+    batch.step(checkpoint.transformer, sum(request.rows for request in batch.requests), graphs, shared)
     ended = DeviceTimestamp(batch.device)
     ended.wait()
     return ended.seconds_since(started)

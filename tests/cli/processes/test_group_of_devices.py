@@ -14,6 +14,7 @@ from redis import Redis
 
 from cli.processes.devices import group_devices, run_devices
 from cli.processes.supervisor import Supervisor
+from jobs import redis_keys
 from jobs.settings import Settings
 from jobs.videos.record import VideoRecord, new_records
 from tests.cli.processes.test_devices import TINY
@@ -111,7 +112,7 @@ def test_a_group_that_loses_a_rank_starts_anew_and_the_video_is_the_same_bit_for
         assert alone.wait(60) == 0
     with workers(tmp_path, redis_url, "--devices", "cpu*2", "--gpus-per-video", "2") as group:
         video = create(store)
-        wait_for(lambda: store.get(video.id).step > 0, "its first step", PATIENCE_SECONDS)
+        wait_for(lambda: redis.exists(redis_keys.snapshot(video.id)), "a snapshot of it", PATIENCE_SECONDS)
         [rank], [leader] = ranks_of(group), leaders_of(group)
         os.kill(rank, signal.SIGKILL)
         wait_for(lambda: not is_running(leader), "the leader to end", PATIENCE_SECONDS)

@@ -44,7 +44,8 @@ class PassInputs(NamedTuple):
 
     @property
     def shape(self) -> "PassShape":
-        return PassShape(*self.latents.shape[:2], 0 if self.text is None else self.text.shape[1])
+        rows, frames = self.latents.shape[:2]
+        return PassShape(rows, frames, 0 if self.text is None else self.text.shape[1])
 
 
 def compute_rows(transformer: Transformer, inputs: PassInputs, rows: slice, graphs: StepGraphs | None) -> Tensor | None:

@@ -198,8 +198,8 @@ class Settings(SourcedSettings):
         description="Number of slots of a worker: the maximum number of videos it has in progress at once.",
     )
     fast: Literal["auto", "off"] = Field(
-        default="off",
-        description="Experimental fast path of the workers on CUDA, fused operations and CUDA graphs: `auto` or `off`. "
+        default="auto",
+        description="Fast path of the workers on CUDA, fused operations and CUDA graphs: `auto` or `off`. "
         "It changes the last digits of a video.",
     )
     deterministic: bool = Field(

@@ -44,10 +44,12 @@ from worker.messages import (
     Inbox,
     JobFinished,
     LoopMessage,
+    PreparerMessage,
 )
 from worker.metrics import Meter
 from worker.output.finisher import Finisher
 from worker.output.previews import Previews
+from worker.preparer import Preparer
 from worker.worker import Worker
 
 RESULTS = Path(__file__).parent / "results" / "queue.json"
@@ -189,6 +191,7 @@ def _records(count: int) -> list[VideoRecord]:
 
 def _worker(redis: Redis, store: ClaimedVideos, models: ModelCache, times: Times) -> Worker:
     dispatcher_inbox: Inbox[DispatcherMessage] = Inbox()
+    preparer_inbox: Inbox[PreparerMessage] = Inbox()
     loop_inbox: Inbox[LoopMessage] = Inbox()
     finisher_inbox: Inbox[FinisherMessage] = Inbox()
     served = ServedModels(redis, NAME, 30, models.cards, loop_inbox)
@@ -206,20 +209,22 @@ def _worker(redis: Redis, store: ClaimedVideos, models: ModelCache, times: Times
         finisher_inbox,
         Recovery(redis, LostVideos(redis), 3).run,
     )
+    adapters = AdapterCache(Path("adapters"), max_bytes=0)
+    preparer = Preparer(preparer_inbox, loop_inbox, dispatcher_inbox, adapters)
     loop = Loop(
         loop_inbox,
         dispatcher_inbox,
+        preparer_inbox,
         finisher_inbox,
         InstantEngine(times),
         models,
         ModelChanges(models, lambda folder, card: models[card.id], dispatcher_inbox, idle_seconds=None),
-        AdapterCache(Path("adapters"), max_bytes=0),
         Previews(),
         SnapshotSchedule(0, 0),
         heartbeat_seconds=1,
     )
     finisher = cast(Finisher, InstantFinisher(finisher_inbox, dispatcher_inbox))
-    return Worker(dispatcher, loop, finisher, dispatcher_inbox, finisher_inbox)
+    return Worker(dispatcher, preparer, loop, finisher, dispatcher_inbox, preparer_inbox, finisher_inbox)
 
 
 def main() -> None:

@@ -258,8 +258,8 @@ class Settings(SourcedSettings):
     step_timeout_seconds: float = Field(
         default=300.0,
         gt=0,
-        description="Maximum time for one denoising step or model load. A worker that exceeds it stops renewing its "
-        "leases and exits; other workers take over its videos.",
+        description="Maximum time for one denoising step, for preparing one request, or for one model load. A worker "
+        "that exceeds it stops renewing its leases and exits; other workers take over its videos.",
     )
     max_wait_seconds: float | None = Field(
         default=None,

@@ -14,9 +14,7 @@ from models.generate import Generation
 from worker.context import log_about
 from worker.engine.engine import Denoised, Engine, Event, Progress
 from worker.engine.snapshot_schedule import SnapshotSchedule
-from worker.generate import to_generation
-from worker.loading.adapter_cache import AdapterCache
-from worker.loading.model_cache import LoadedModel, ModelCache
+from worker.loading.model_cache import ModelCache
 from worker.loading.model_changes import ModelChanges
 from worker.messages import (
     AddModel,
@@ -31,10 +29,13 @@ from worker.messages import (
     Inbox,
     JobDenoised,
     JobFailed,
+    JobPrepared,
     LoadModel,
     LoopMessage,
     LoopReport,
     PinModels,
+    PrepareJob,
+    PreparerMessage,
     PreviewMade,
     RemoveModel,
     SnapshotTaken,
@@ -50,17 +51,18 @@ _MEMORY_RETRY_SECONDS = 0.05
 
 
 class Loop:
-    """Receives jobs from the dispatcher, and posts progress to it and latents to the finisher."""
+    """Receives jobs from the dispatcher, has them prepared, and posts progress to the dispatcher and latents to the
+    finisher."""
 
     def __init__(
         self,
         inbox: Inbox[LoopMessage],
         dispatcher: Inbox[DispatcherMessage],
+        preparer: Inbox[PreparerMessage],
         finisher: Inbox[FinisherMessage],
         engine: Engine,
         models: ModelCache,
         changes: ModelChanges,
-        adapters: AdapterCache,
         previews: Previews,
         snapshots: SnapshotSchedule,
         heartbeat_seconds: float,
@@ -69,15 +71,16 @@ class Loop:
         """`heartbeat_seconds` is the longest time between two reports to the dispatcher outside of steps and loads."""
         self._inbox = inbox
         self._dispatcher = dispatcher
+        self._preparer = preparer
         self._finisher = finisher
         self._engine = engine
         self._models = models
         self._changes = changes
-        self._adapters = adapters
         self._previews = previews
         self._snapshots = snapshots
         self._heartbeat_seconds = heartbeat_seconds
         self._clock = clock
+        self._preparing: dict[str, AdmitJob] = {}
         self._jobs: dict[str, AdmitJob] = {}  # the active requests
         self._steps: dict[str, int] = {}
         self._reported_at = float("-inf")
@@ -96,11 +99,14 @@ class Loop:
             self._report()
             for message in messages:
                 self._handle(message)
-            self._changes.apply({job.record.request.model for job in self._jobs.values()})
+            self._changes.apply(self._models_in_use())
             events = self._engine.step()
             for event in events:
                 self._publish(event)
             wait_seconds = 0.0 if events else _MEMORY_RETRY_SECONDS if self._jobs else self._heartbeat_seconds
+
+    def _models_in_use(self) -> set[str]:
+        return {job.record.request.model for job in (*self._preparing.values(), *self._jobs.values())}
 
     def _report(self) -> None:
         now = self._clock()
@@ -113,11 +119,17 @@ class Loop:
         match message:
             case AdmitJob():
                 with log_about(message.record):
-                    self._admit(message)
+                    self._prepare(message)
+            case JobPrepared(request_id, generation):
+                if request_id in self._preparing:  # otherwise evicted meanwhile
+                    job = self._preparing.pop(request_id)
+                    with log_about(job.record):
+                        self._admit(job, generation)
+            case JobFailed(request_id):
+                if self._preparing.pop(request_id, None) is not None:
+                    self._dispatcher.post(message)
             case EvictJob(request_id):
-                self._engine.evict(request_id)
-                self._finisher.post(DropJob(request_id))
-                self._forget(request_id)
+                self._evict(request_id)
             case AddModel() | RemoveModel() | LoadModel() | UnloadModel() | PinModels():
                 self._changes.receive(message)
             case DrainStarted():
@@ -125,29 +137,31 @@ class Loop:
             case DispatcherEnded():
                 self._has_ended = True
 
-    def _admit(self, job: AdmitJob) -> None:
+    def _prepare(self, job: AdmitJob) -> None:
         try:
-            if job.snapshot is None or not self._resume(job, job.snapshot):
-                model = self._models[job.record.request.model]
-                generation = self._to_generation(job, model)
-                group = job.record.quarantine_group
-                self._engine.admit(job.request_id, model.card.id, generation, isolation=group)
+            model = self._models[job.record.request.model]
+        except Exception as error:
+            self._dispatcher.post(JobFailed(job.request_id, error))
+        else:
+            self._preparing[job.request_id] = job
+            self._preparer.post(PrepareJob(job.request_id, job.record, model.card, model.checkpoint, job.reference))
+
+    def _admit(self, job: AdmitJob, generation: Generation) -> None:
+        try:
+            if job.snapshot is None or not self._resume(job, generation, job.snapshot):
+                model, group = job.record.request.model, job.record.quarantine_group
+                self._engine.admit(job.request_id, model, generation, isolation=group)
         except Exception as error:
             self._dispatcher.post(JobFailed(job.request_id, error))
         else:
             self._jobs[job.request_id] = job
 
-    def _to_generation(self, job: AdmitJob, model: LoadedModel) -> Generation:
-        request = job.record.request
-        return to_generation(request, model, job.reference, self._adapters.load(request.adapters, model))
-
-    def _resume(self, job: AdmitJob, content: bytes) -> bool:
+    def _resume(self, job: AdmitJob, generation: Generation, content: bytes) -> bool:
         """Admit a job from a stored snapshot. Returns False when the snapshot is of no use."""
         model = self._models[job.record.request.model]
         snapshot = self._snapshots.open(content, model)
         if snapshot is None:
             return False
-        generation = self._to_generation(job, model)
         try:
             self._engine.admit(job.request_id, model.card.id, generation, snapshot, job.record.quarantine_group)
         except ValueError as error:
@@ -155,6 +169,14 @@ class Loop:
             return False
         logger.info("%s: resumed at step %d of %d", job.record.id, snapshot.step, snapshot.steps)
         return True
+
+    def _evict(self, request_id: str) -> None:
+        if self._preparing.pop(request_id, None) is not None:
+            self._preparer.post(DropJob(request_id))
+            return
+        self._engine.evict(request_id)
+        self._finisher.post(DropJob(request_id))
+        self._forget(request_id)
 
     def _publish(self, event: Event) -> None:
         match event:

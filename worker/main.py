@@ -42,13 +42,14 @@ from worker.loading.checkpoint_watch import CheckpointWatch
 from worker.loading.model_cache import ModelCache, load_model, load_models
 from worker.loading.model_changes import ModelChanges
 from worker.loop import Loop
-from worker.messages import DispatcherMessage, FinisherMessage, Inbox, LoopMessage
+from worker.messages import DispatcherMessage, FinisherMessage, Inbox, LoopMessage, PreparerMessage
 from worker.metrics import Meter
 from worker.output.artifact_upload import upload_artifacts
 from worker.output.finisher import Finisher
 from worker.output.previews import Previews
 from worker.output.provenance import DEFAULT_PROVENANCE, Provenance, provenance_of
 from worker.output.retry import Retry
+from worker.preparer import Preparer
 from worker.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def _run(
 
 def _exit_on_hang() -> None:
     """End the process: a step that hangs cannot be interrupted. The supervisor starts a new worker."""
-    logger.critical("denoising step or model load hangs, worker exits to be restarted")
+    logger.critical("denoising step, preparation or model load hangs, worker exits to be restarted")
     os._exit(1)
 
 
@@ -157,6 +158,7 @@ def build_worker(
     files state about their origin. `ranks` are other GPUs, which share passes.
     """
     dispatcher_inbox: Inbox[DispatcherMessage] = Inbox()
+    preparer_inbox: Inbox[PreparerMessage] = Inbox()
     loop_inbox: Inbox[LoopMessage] = Inbox()
     finisher_inbox: Inbox[FinisherMessage] = Inbox()
     device = choose_device(settings.device)
@@ -203,14 +205,21 @@ def build_worker(
     open_checkpoint = partial(
         load_model, device=device, dtype=choose_dtype(settings.dtype, device), fast=settings.fast == "auto"
     )
+    preparer = Preparer(
+        preparer_inbox,
+        loop_inbox,
+        dispatcher_inbox,
+        AdapterCache(settings.adapters, settings.max_adapter_bytes),
+        clock,
+    )
     loop = Loop(
         loop_inbox,
         dispatcher_inbox,
+        preparer_inbox,
         finisher_inbox,
         engine,
         models,
         ModelChanges(models, open_checkpoint, dispatcher_inbox, settings.model_idle_seconds),
-        AdapterCache(settings.adapters, settings.max_adapter_bytes),
         Previews(),
         SnapshotSchedule(settings.resume_seconds, settings.resume_max_bytes, clock),
         min(_MAX_HEARTBEAT_SECONDS, settings.step_timeout_seconds / 4),
@@ -223,7 +232,7 @@ def build_worker(
         Retry(full_disk_seconds=settings.artifact_retry_seconds),
         provenance,
     )
-    return Worker(dispatcher, loop, finisher, dispatcher_inbox, finisher_inbox)
+    return Worker(dispatcher, preparer, loop, finisher, dispatcher_inbox, preparer_inbox, finisher_inbox)
 
 
 class _Beat:

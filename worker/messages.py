@@ -1,7 +1,7 @@
 """The messages between the threads of a worker, and the inbox in which a thread receives them.
 
-The dispatcher thread talks to Redis, the loop thread runs the engine, and the finisher thread makes the files. Each
-keeps its state to itself.
+The dispatcher thread talks to Redis, the preparer thread encodes requests, the loop thread runs the engine, and the
+finisher thread makes the files. Each keeps its state to itself.
 
 Shape legend: T frames, C H W latent.
 """
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from jobs.cards import ModelCard
 from jobs.videos.record import Artifact, ArtifactKind, Timings, VideoRecord
+from models.checkpoint.load import Checkpoint
+from models.generate import Generation
 from models.vae import VideoDecoder
 
 Artifacts = Mapping[ArtifactKind, Artifact]
@@ -58,6 +60,22 @@ class AdmitJob:
     record: VideoRecord
     snapshot: bytes | None = None
     reference: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class JobPrepared:
+    """The request of a job is encoded. On CUDA, the tensors are complete."""
+
+    request_id: str
+    generation: Generation
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """Preparing, denoising or finishing raised `error`."""
+
+    request_id: str
+    error: Exception
 
 
 @dataclass(frozen=True)
@@ -116,7 +134,7 @@ class PinModels:
 
 
 ModelMessage = AddModel | RemoveModel | LoadModel | UnloadModel
-LoopMessage = AdmitJob | EvictJob | DrainStarted | DispatcherEnded | ModelMessage | PinModels
+LoopMessage = AdmitJob | JobPrepared | JobFailed | EvictJob | DrainStarted | DispatcherEnded | ModelMessage | PinModels
 
 
 # To the dispatcher
@@ -168,6 +186,14 @@ class PassChanged:
 
 
 @dataclass(frozen=True)
+class PreparationChanged:
+    """The request that is prepared since `at`, None when none is; posted before the preparation starts."""
+
+    request_id: str | None
+    at: float
+
+
+@dataclass(frozen=True)
 class PreviewMade:
     """`url` is a data URL with a preview after `step` steps."""
 
@@ -200,14 +226,6 @@ class JobFinished:
 
 
 @dataclass(frozen=True)
-class JobFailed:
-    """Denoising or finishing raised `error`."""
-
-    request_id: str
-    error: Exception
-
-
-@dataclass(frozen=True)
 class StopRequested:
     """The process has received a signal: the first asks for a drain, the second for an immediate end."""
 
@@ -221,7 +239,36 @@ class LoopEnded:
 
 JobMessage = PreviewMade | SnapshotTaken | JobDenoised | JobFinished | JobFailed
 ModelReport = ModelLoading | ModelAdded | ModelRefused
-DispatcherMessage = JobMessage | LoopReport | PassChanged | ModelReport | StopRequested | LoopEnded
+DispatcherMessage = JobMessage | LoopReport | PassChanged | PreparationChanged | ModelReport | StopRequested | LoopEnded
+
+
+# To the preparer
+
+
+@dataclass(frozen=True, eq=False)
+class PrepareJob:
+    """Encode the prompts and the reference of a job, and load its adapters. `reference` is that of `AdmitJob`."""
+
+    request_id: str
+    record: VideoRecord
+    card: ModelCard
+    checkpoint: Checkpoint
+    reference: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class DropJob:
+    """The result of a job is not needed any more."""
+
+    request_id: str
+
+
+@dataclass(frozen=True)
+class ClosePreparer:
+    """End the thread after the job that it works on."""
+
+
+PreparerMessage = PrepareJob | DropJob | ClosePreparer
 
 
 # To the finisher
@@ -247,13 +294,6 @@ class FinishJob:
     denoise_seconds: float
     reference: NDArray[np.uint8] | None = None
     checkpoint: str = ""
-
-
-@dataclass(frozen=True)
-class DropJob:
-    """The result of a job is not needed any more."""
-
-    request_id: str
 
 
 @dataclass(frozen=True)

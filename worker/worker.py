@@ -1,4 +1,4 @@
-"""A worker: the dispatcher, loop and finisher threads, and how they start and end."""
+"""A worker: the dispatcher, preparer, loop and finisher threads, and how they start and end."""
 
 import threading
 from types import FrameType
@@ -7,13 +7,16 @@ from worker.dispatch.dispatcher import Dispatcher
 from worker.loop import Loop
 from worker.messages import (
     CloseFinisher,
+    ClosePreparer,
     DispatcherMessage,
     FinisherMessage,
     Inbox,
     LoopEnded,
+    PreparerMessage,
     StopRequested,
 )
 from worker.output.finisher import Finisher
+from worker.preparer import Preparer
 
 
 class Worker:
@@ -22,15 +25,19 @@ class Worker:
     def __init__(
         self,
         dispatcher: Dispatcher,
+        preparer: Preparer,
         loop: Loop,
         finisher: Finisher,
         dispatcher_inbox: Inbox[DispatcherMessage],
+        preparer_inbox: Inbox[PreparerMessage],
         finisher_inbox: Inbox[FinisherMessage],
     ) -> None:
         self._dispatcher = dispatcher
+        self._preparer = preparer
         self._loop = loop
         self._finisher = finisher
         self._dispatcher_inbox = dispatcher_inbox
+        self._preparer_inbox = preparer_inbox
         self._finisher_inbox = finisher_inbox
 
     def warm_up(self, max_seconds: float) -> None:
@@ -43,15 +50,18 @@ class Worker:
         An error of the engine ends the worker; its leases then expire as after a crash.
         """
         dispatcher = threading.Thread(target=self._dispatcher.run, name="dispatcher", daemon=True)
+        preparer = threading.Thread(target=self._preparer.run, name="preparer", daemon=True)
         finisher = threading.Thread(target=self._finisher.run, name="finisher", daemon=True)
-        dispatcher.start()
-        finisher.start()
+        for thread in (dispatcher, preparer, finisher):
+            thread.start()
         try:
             self._loop.run()
         finally:
             self._dispatcher_inbox.post(LoopEnded())
             dispatcher.join()
+            self._preparer_inbox.post(ClosePreparer())
             self._finisher_inbox.post(CloseFinisher())
+            preparer.join()
             finisher.join()
 
     def request_stop(self, signal_number: int, frame: FrameType | None = None) -> None:

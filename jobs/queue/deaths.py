@@ -1,4 +1,4 @@
-"""What is known of dead workers: which of their videos took part in no pass, and when they died."""
+"""What is known of dead workers: which of their videos they did not work on, and when they died."""
 
 import json
 from collections.abc import Sequence
@@ -20,11 +20,12 @@ _BYSTANDERS_TTL_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Bystanders:
-    """The videos of a worker that took part in no pass when it last published them.
+    """The videos of a worker that were neither in a pass nor being prepared when it last published them.
 
     Attributes:
         idle: Have completed a step before.
-        unstarted: Have not. Such a video can be the cause of a death if its first pass killed the worker at once.
+        unstarted: Have not. Such a video can be the cause of a death if its preparation or first pass killed the worker
+            at once.
     """
 
     idle: frozenset[str] = frozenset()
@@ -60,7 +61,7 @@ def forget_bystanders(redis: Redis, worker: str) -> None:
 
 
 def record_death(redis: Redis, worker: str) -> None:
-    """Record that a worker died now, in a pass without videos in quarantine."""
+    """Record that a worker died now, at work on videos outside of quarantine."""
     now = server_time(redis)
     redis.zadd(redis_keys.DEATHS, {worker: now})
     redis.zremrangebyscore(redis_keys.DEATHS, "-inf", now - _REMEMBER_SECONDS)

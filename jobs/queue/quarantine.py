@@ -1,11 +1,11 @@
 """Quarantine: after the death of a worker, the videos that can have caused it run apart until the cause is found.
 
-The suspects are the videos of the pass under way. They are split in halves, and the videos of a half share passes with
-no others. When a worker dies in a pass of a half, that half is split again. A suspect that is the only one of its group
-in a fatal pass is the cause, unless another suspect of the same death has been in as many.
+The suspects are the videos of the pass under way, and the one that was being prepared. They are split in halves, and
+the videos of a half share passes with no others. When a worker dies at work on a half, that half is split again. A
+suspect that is the only one of its group is the cause, unless another suspect of the same death has been one as often.
 
-Videos that took part in no pass are no suspects. When several workers die within a short time, the cause is their
-machine, and the suspects are cleared: unless it was not their first death.
+Other videos of the worker are no suspects. When several workers die within a short time, the cause is their machine,
+and the suspects are cleared: unless it was not their first death.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

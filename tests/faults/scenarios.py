@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.stand import PATIENCE_SECONDS, POISON, Stand
+from tests.faults.stand import PATIENCE_SECONDS, POISON, POISON_TO_PREPARE, Stand
 from tests.full_disk import ballast, small_disk, top_up
 from tests.waiting import wait_for
 
@@ -132,12 +132,20 @@ def out_of_memory(stand: Stand, chance: random.Random) -> Losses:
 
 
 def poison(stand: Stand, chance: random.Random) -> Losses:
+    return _poisoned(stand, POISON)
+
+
+def poison_to_prepare(stand: Stand, chance: random.Random) -> Losses:
+    return _poisoned(stand, POISON_TO_PREPARE)
+
+
+def _poisoned(stand: Stand, seed: int) -> Losses:
     """A request that kills its worker each time fails with the reason, and the other videos are completed.
 
     Its last attempts are in passes of its own, after bisection has isolated it."""
     deaths = _deaths(stand)
     ids = stand.post(2)
-    [evil] = stand.post(1, seed=POISON)
+    [evil] = stand.post(1, seed=seed)
     ids += stand.post(2)
     losses = stand.losses(ids)
     stand.wait_until_ended([evil])
@@ -166,6 +174,7 @@ FAULTS: Mapping[str, Callable[[Stand, random.Random], Losses]] = {
     "ffmpeg killed": ffmpeg_killed,
     "out of memory at a step": out_of_memory,
     "a request that kills its worker": poison,
+    "a request that kills its worker while it is prepared": poison_to_prepare,
 }
 
 

@@ -23,7 +23,7 @@ from jobs import redis_keys
 from jobs.connection import connect
 from jobs.videos.store import VideoStore
 from tests.faults.proxy import Proxy
-from tests.faults.worker import POISON
+from tests.faults.worker import POISON, POISON_TO_PREPARE
 from tests.full_disk import small_disk
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.waiting import wait_for
@@ -284,4 +284,4 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-__all__ = ["KINDS", "POISON", "Child", "Stand", "standing"]
+__all__ = ["KINDS", "POISON", "POISON_TO_PREPARE", "Child", "Stand", "standing"]

@@ -1,8 +1,9 @@
 """A worker with injected faults: `python -m tests.faults.worker <folder of flags> [lease]`.
 
 A file `oom` in the folder makes one denoising step run out of memory. A request with the seed `POISON` kills the
-process. A file `clock` holds the seconds by which the wall clock of the process is wrong. `lease` shortens the lease,
-in seconds, so that tests take less time; it is renewed four times as often.
+process at its first step, one with `POISON_TO_PREPARE` while it is prepared. A file `clock` holds the seconds by which
+the wall clock of the process is wrong. `lease` shortens the lease, in seconds, so that tests take less time; it is
+renewed four times as often.
 """
 
 import os
@@ -21,12 +22,15 @@ import torch
 
 import jobs.queue.rq_adapter
 import worker.dispatch.dispatcher
+import worker.preparer
 from cli.logs import configure_logging
 from jobs.settings import Settings
+from jobs.videos.record import VideoRequest
+from models.generate import Generation
 from worker.engine.batch import Batch
 from worker.main import run_worker
 
-POISON = 666
+POISON, POISON_TO_PREPARE = 666, 667
 
 
 def inject(flags: Path) -> None:
@@ -40,6 +44,14 @@ def inject(flags: Path) -> None:
         return original(batch, *args)
 
     Batch.step = step  # type: ignore[method-assign]
+    to_generation = worker.preparer.to_generation
+
+    def prepare(request: VideoRequest, *args: Any) -> Generation:
+        if request.seed == POISON_TO_PREPARE:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return to_generation(request, *args)
+
+    worker.preparer.to_generation = prepare
 
 
 def shift_clock(flag: Path) -> None:

@@ -25,6 +25,7 @@ from worker.messages import (
     LoopMessage,
     LoopReport,
     PassChanged,
+    PreparationChanged,
     PreviewMade,
     SnapshotTaken,
 )
@@ -68,6 +69,7 @@ class ActiveJobs:
         self._jobs: dict[str, ActiveJob] = {}
         self._numbers = count(1)
         self._pass_members: frozenset[str] = frozenset()
+        self._preparing: str | None = None
 
     def __iter__(self) -> Iterator[ActiveJob]:
         """A copy: jobs may be removed meanwhile."""
@@ -91,8 +93,9 @@ class ActiveJobs:
 
     @property
     def bystanders(self) -> Bystanders:
-        """The videos that take part in no pass and are not being finished."""
-        outside = [job for job in self if job.request_id not in self._pass_members and not job.is_denoised]
+        """The videos that take part in no pass, and are neither prepared nor finished now."""
+        working = {*self._pass_members, self._preparing}
+        outside = [job for job in self if job.request_id not in working and not job.is_denoised]
         return Bystanders(
             idle=frozenset(job.record.id for job in outside if job.has_stepped),
             unstarted=frozenset(job.record.id for job in outside if not job.has_stepped),
@@ -150,3 +153,6 @@ class ActiveJobs:
 
     def update_pass(self, message: PassChanged) -> None:
         self._pass_members = message.request_ids
+
+    def update_preparation(self, message: PreparationChanged) -> None:
+        self._preparing = message.request_id

@@ -1,4 +1,4 @@
-"""Publishes which videos of this worker take part in no pass: if it dies, they are not suspects."""
+"""Publishes which videos of this worker are neither in a pass nor being prepared: if it dies, they are not suspects."""
 
 from redis import Redis
 

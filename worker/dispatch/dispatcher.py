@@ -39,6 +39,7 @@ from worker.messages import (
     ModelLoading,
     ModelRefused,
     PassChanged,
+    PreparationChanged,
     StopRequested,
     StopRetries,
 )
@@ -93,8 +94,8 @@ class Dispatcher:
     ) -> None:
         """`on_beat` is called every few seconds.
 
-        When a step or a model load exceeds its timeout, the dispatcher stops renewing leases, so that other workers
-        take the jobs over, and calls `on_hang` once the leases have expired.
+        When a step, a preparation or a model load exceeds its timeout, the dispatcher stops renewing leases, so that
+        other workers take the jobs over, and calls `on_hang` once the leases have expired.
         """
         self._redis = redis
         self._rq_worker = rq_worker
@@ -117,6 +118,7 @@ class Dispatcher:
         self._drain = Drain(settings.drain_seconds, clock)
         self._due = _Due()
         self._last_report = LoopReport(clock(), {}, {})
+        self._preparing_since: float | None = None
         self._is_suspended = False
         self._is_redis_away = False
         self._are_queues_empty = False
@@ -158,6 +160,9 @@ class Dispatcher:
                     self._beat_soon()
                 case PassChanged():
                     self._jobs.update_pass(message)
+                case PreparationChanged(request_id, at):
+                    self._jobs.update_preparation(message)
+                    self._preparing_since = None if request_id is None else at
                 case StopRequested(signal_number):
                     self._rq_worker.request_stop(signal_number, None)
                 case LoopEnded():
@@ -197,7 +202,10 @@ class Dispatcher:
         self._due.retry = self._clock() + _RETRY_SECONDS
 
     def _is_hanging(self, for_seconds: float = 0.0) -> bool:
-        return self._clock() - self._last_report.at > self._settings.step_timeout_seconds + for_seconds
+        since = self._last_report.at
+        if self._preparing_since is not None:
+            since = min(since, self._preparing_since)
+        return self._clock() - since > self._settings.step_timeout_seconds + for_seconds
 
     def _beat(self) -> None:
         self._rq_worker.beat()

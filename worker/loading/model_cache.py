@@ -229,6 +229,9 @@ def load_model(
         logger.debug("%s", folder, exc_info=error)
         raise StartupError(f"the checkpoint in {folder} cannot be loaded: {type(error).__name__}: {error}") from error
     check_card(card, checkpoint, folder)
+    if device.type == "cuda":
+        # Other threads use the weights in streams of their own, which do not wait for the copies of this one.
+        torch.cuda.current_stream(device).synchronize()
     # The server computes the cost of a video from it, and cannot read checkpoints.
     card = card.model_copy(update={"tokens_per_frame": checkpoint.config.tokens_per_frame})
     return LoadedModel(card, checkpoint)

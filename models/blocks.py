@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention.cross import CrossAttention
+from models.attention.frame_split import FrameSplit
 from models.attention.hybrid import HybridAttention
 from models.attention.local import FullAttention, LocalAttention, SpatialAttention
 from models.attention.matrix import MatrixAttention
@@ -30,12 +31,20 @@ class Block(nn.Module):
         self.mlp = Mlp(config.width, MLP_RATIO * config.width, config.width)
 
     def forward(
-        self, x: Tensor, modulation: tuple[Tensor, ...], text: Tensor | None, text_bias: Tensor | None
+        self,
+        x: Tensor,
+        modulation: tuple[Tensor, ...],
+        text: Tensor | None,
+        text_bias: Tensor | None,
+        split: FrameSplit | None = None,
     ) -> Tensor:
-        """`modulation`: six (B, 1, 1, D); `text` (B, L, D) and its score bias (B, 1, 1, L) in the text family."""
+        """`modulation`: six (B, 1, 1, D); `text` (B, L, D) and its score bias (B, 1, 1, L) in the text family.
+
+        With `split`, T are the frames of this process.
+        """
         attention_shift, attention_scale, attention_gate, mlp_shift, mlp_scale, mlp_gate = modulation
         # x + gate * attention((1 + scale) * norm(x) + shift)
-        x = torch.addcmul(x, attention_gate, self.attention(modulate(x, attention_shift, attention_scale)))
+        x = torch.addcmul(x, attention_gate, self.attention(modulate(x, attention_shift, attention_scale), split))
         if self.cross is not None:
             x = x + self.cross(x, text, text_bias)  # the published model has no norm before it
         # x + gate * mlp((1 + scale) * norm(x) + shift)

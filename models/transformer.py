@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from models.adapters.row_adapters import RowAdapters
 from models.attention.cross import MASKED_SCORE
+from models.attention.frame_split import FrameSplit
 from models.blocks import Block
 from models.conditioning import Condition
-from models.config import Conditioning, Layout, TransformerConfig
+from models.config import AttentionMode, Conditioning, Layout, TransformerConfig
 from models.embeddings import (
     FREQUENCIES,
     frame_positions,
@@ -30,7 +31,7 @@ from models.modulation import AdaLNSingle, AdaLNZero, Modulation, modulate
 
 PIXART_LATENT_SIZE = 64
 
-RunBlocks = Callable[[Tensor, Modulation, Tensor | None, Tensor | None], Tensor]
+RunBlocks = Callable[[Tensor, Modulation, Tensor | None, Tensor | None, FrameSplit | None], Tensor]
 
 
 class Transformer(nn.Module):
@@ -63,6 +64,7 @@ class Transformer(nn.Module):
         condition: Condition,
         adapters: RowAdapters | None = None,
         rows: slice | None = None,
+        split: FrameSplit | None = None,
     ) -> Tensor:
         """Predict the noise in `latents`.
 
@@ -74,17 +76,18 @@ class Transformer(nn.Module):
             rows: compute these rows only, without adapters. They get the numbers of a pass of all rows wherever
                 products of all their tokens are rounded alike. The conditions of all rows are computed in any case:
                 a product of very few rows often is rounded otherwise.
+            split: compute the frames of this process only, without adapters, while others compute the rest.
 
         Returns:
-            (B, T, out_channels, H, W), B the number of computed rows: C channels of noise, then C channels of variance
-            if the model learns it.
+            (B, T, out_channels, H, W), B and T those that are computed: C channels of noise, then C channels of
+            variance if the model learns it.
 
         Raises:
             ValueError: for shapes or labels that the checkpoint does not accept.
         """
         self._check(latents, timesteps, condition)
         if adapters is None:
-            return self._predict(latents, timesteps, condition, self.fused_blocks or self._run_blocks, rows)
+            return self._predict(latents, timesteps, condition, self.fused_blocks or self._run_blocks, rows, split)
         with adapters.applied_to(self):
             return self._predict(latents, timesteps, condition, self._run_blocks)
 
@@ -95,6 +98,7 @@ class Transformer(nn.Module):
         condition: Condition,
         run_blocks: RunBlocks,
         rows: slice | None = None,
+        split: FrameSplit | None = None,
     ) -> Tensor:
         config = self.config
         embedded = self.timestep_embedding(timestep_features(timesteps).to(latents.dtype))
@@ -105,16 +109,25 @@ class Transformer(nn.Module):
         if rows is not None:
             latents, modulation = latents[rows], modulation.rows(rows)
             text, text_bias = (None if part is None else part[rows] for part in (text, text_bias))
+        if split is not None:
+            latents = latents[:, split.part]
         x = self.patch_embedding(patchify(latents, config.patch_size)) + self.token_positions
-        x = run_blocks(x, modulation, text, text_bias)
+        x = run_blocks(x, modulation, text, text_bias, split)
         return unpatchify(self.output(x), config.patch_size, config.out_channels)
 
-    def _run_blocks(self, x: Tensor, modulation: Modulation, text: Tensor | None, text_bias: Tensor | None) -> Tensor:
+    def _run_blocks(
+        self,
+        x: Tensor,
+        modulation: Modulation,
+        text: Tensor | None,
+        text_bias: Tensor | None,
+        split: FrameSplit | None = None,
+    ) -> Tensor:
         """All blocks and the norm before the output layer: (B, T, N, D) -> (B, T, N, D)."""
         for index, block in enumerate(self.blocks):
             if index == self.positioned_block:
-                x = self.add_frame_positions(x)
-            x = block(x, modulation.blocks[index], text, text_bias)
+                x = self.add_frame_positions(x, split)
+            x = block(x, modulation.blocks[index], text, text_bias, split)
         return modulate(x, *modulation.output)  # (1 + scale) * norm(x) + shift
 
     @property
@@ -122,7 +135,18 @@ class Transformer(nn.Module):
         """Index of the block whose input gets the frame positions: the first one that attends over time."""
         return {Layout.JOINT: 0, Layout.ALTERNATING: 1, Layout.SPATIAL: None}[self.config.layout]
 
-    def add_frame_positions(self, x: Tensor) -> Tensor:
+    @property
+    def can_split_frames(self) -> bool:
+        """Whether several processes can share the frames of a pass.
+
+        In the published `flash` mode of joint attention, an output depends on all heads of other tokens.
+        """
+        config = self.config
+        return config.layout is not Layout.JOINT or config.attention_mode is AttentionMode.MATH
+
+    def add_frame_positions(self, x: Tensor, split: FrameSplit | None = None) -> Tensor:
+        if split is not None:
+            return x + self.frame_positions[split.part, None]
         num_frames = x.shape[1]
         if num_frames == 1 and self.config.conditioning is Conditioning.TEXT:
             return x  # the text family treats a single frame as an image, without a frame position

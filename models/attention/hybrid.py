@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.attention.frame_split import FrameSplit
 from models.attention.local import LocalAttention
 from models.attention.matrix import MatrixAttention
 from models.config import Fuse, MatrixAttentionConfig
@@ -29,9 +30,22 @@ class HybridAttention(nn.Module):
         self.norm_matrix = nn.LayerNorm(width, eps=EPS)
         self.fuse = FUSIONS[fuse](tokens, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        fused: Tensor = self.fuse(x, self.norm_local(self.local(x)), self.norm_matrix(self.matrix(x)))
+    def forward(self, x: Tensor, split: FrameSplit | None = None) -> Tensor:
+        """With `split`, `x` has the frames of this process, and so has the result."""
+        local, matrix = (self.local(x), self.matrix(x)) if split is None else self._attend_split(x, split)
+        fused: Tensor = self.fuse(x, self.norm_local(local), self.norm_matrix(matrix))
         return fused
+
+    def _attend_split(self, x: Tensor, split: FrameSplit) -> tuple[Tensor, Tensor]:
+        """The outputs of both attentions: one computes while the other one exchanges tokens."""
+        local, matrix = self.local, self.matrix
+        tokens, columns = split.shares(x.shape[2]), split.shares(matrix.config.column_heads)
+        qkv = split.spread(local.qkv(x), 2, tokens)
+        q, k, v = (matrix.spread(part, columns, split) for part in matrix.project(x))
+        mixed_local = split.collect(local.attend(qkv.wait()), 2, tokens)
+        mixed = matrix.attend(q.wait(), k.wait(), v.wait(), columns[split.rank])
+        mixed_matrix = matrix.collect(mixed, columns, split)
+        return local.out(mixed_local.wait()), matrix.output(mixed_matrix.wait())
 
 
 class Concat(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from models.attention.frame_split import FrameSplit
 from models.config import AttentionMode
 
 
@@ -21,18 +22,24 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.out(self.attend(self.qkv(x)))
+    def forward(self, x: Tensor, split: FrameSplit | None = None) -> Tensor:
+        """With `split`, `x` has the frames of this process, and so has the result."""
+        qkv = self.qkv(x)
+        mixed: Tensor = self.out(self.attend(qkv) if split is None else self.attend_split(qkv, split))
         return mixed
 
     def attend(self, qkv: Tensor) -> Tensor:
         """softmax(q kᵀ / sqrt d) v of each sequence: (B, T, N, 3 D) -> (B, T, N, D)."""
         raise NotImplementedError
 
-    def _attend_sequences(self, qkv: Tensor) -> Tensor:
-        """(S, L, 3 D) -> (S, L, D)."""
+    def attend_split(self, qkv: Tensor, split: FrameSplit) -> Tensor:
+        """The same, where T are the frames of this process."""
+        raise NotImplementedError
+
+    def _attend_sequences(self, qkv: Tensor, heads: int | None = None) -> Tensor:
+        """(S, L, 3 D) -> (S, L, D). Some of the `heads` have some of the D channels."""
         sequences, length, _ = qkv.shape
-        q, k, v = qkv.view(sequences, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (S, h, L, d) each
+        q, k, v = qkv.view(sequences, length, 3, heads or self.heads, -1).permute(2, 0, 3, 1, 4)  # (S, h, L, d) each
         out = scaled_dot_product_attention(q, k, v)
         return out.reshape(sequences, length, -1) if self.mode is AttentionMode.FLASH else _merge_heads(out)
 
@@ -44,6 +51,9 @@ class SpatialAttention(SelfAttention):
         b, t, n, _ = qkv.shape
         return self._attend_sequences(qkv.view(b * t, n, -1)).view(b, t, n, -1)
 
+    def attend_split(self, qkv: Tensor, split: FrameSplit) -> Tensor:
+        return self.attend(qkv)
+
 
 class FullAttention(SelfAttention):
     """Joint attention of all T N tokens: full 3D attention (DiT3D)."""
@@ -51,6 +61,18 @@ class FullAttention(SelfAttention):
     def attend(self, qkv: Tensor) -> Tensor:
         b, t, n, _ = qkv.shape
         return self._attend_sequences(qkv.view(b, t * n, -1)).view(b, t, n, -1)
+
+    def attend_split(self, qkv: Tensor, split: FrameSplit) -> Tensor:
+        """Each process attends with some of the heads."""
+        b, t, n, _ = qkv.shape
+        shares = split.shares(self.heads)
+        spread = split.spread(qkv.view(b, t, n, 3, self.heads, -1), 4, shares).wait()  # (B, all T, N, 3, share of h, d)
+        heads = spread.shape[4]
+        mixed = spread[:, :, :, 0].flatten(3)  # of a process without heads
+        if heads:
+            mixed = self._attend_sequences(spread.reshape(b, split.num_frames * n, -1), heads)
+        mixed = mixed.reshape(b, split.num_frames, n, heads, spread.shape[5])
+        return split.collect(mixed, 3, shares).wait().flatten(3)
 
 
 class LocalAttention(SelfAttention):
@@ -64,6 +86,11 @@ class LocalAttention(SelfAttention):
         if self.mode is AttentionMode.FLASH:
             return out.reshape(b, n, t, -1).transpose(1, 2)
         return out.view(b, n, self.heads, t, -1).permute(0, 3, 1, 2, 4).reshape(b, t, n, -1)
+
+    def attend_split(self, qkv: Tensor, split: FrameSplit) -> Tensor:
+        """Each process attends at some of the positions."""
+        shares = split.shares(qkv.shape[2])
+        return split.collect(self.attend(split.spread(qkv, 2, shares).wait()), 2, shares).wait()
 
 
 def _merge_heads(x: Tensor) -> Tensor:

@@ -12,10 +12,13 @@ Shapes: B batch, T frames, N tokens per frame, M mapped tokens, D width, c colum
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.attention.frame_split import FrameSplit, Pending
 from models.config import MatrixAttentionConfig
 
 
@@ -40,12 +43,36 @@ class MatrixAttention(nn.Module):
         self.weight_out = nn.Parameter(torch.empty(width, width))
         self.bias_out = nn.Parameter(torch.empty(tokens, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k = self._queries_and_keys(x)
-        v = self._heads(self._values(x))
-        # softmax(q kᵀ / sqrt((M / c) (D / r))) v over the T frames
-        frames = F.scaled_dot_product_attention(self._heads(q), self._heads(k), v)
-        return self._output(self._merge(frames))
+    def forward(self, x: Tensor, split: FrameSplit | None = None) -> Tensor:
+        """With `split`, `x` has the frames of this process, and so has the result."""
+        q, k, v = self.project(x)
+        if split is None:
+            return self.output(self.attend(q, k, v, self.config.column_heads))
+        columns = split.shares(self.config.column_heads)
+        q, k, v = (self.spread(part, columns, split).wait() for part in (q, k, v))
+        mixed = self.attend(q, k, v, columns[split.rank])
+        return self.output(self.collect(mixed, columns, split).wait())
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys (B, T, M of both, D), and values (B, T, M of values, D)."""
+        return *self._queries_and_keys(x), self._values(x)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, columns: int) -> Tensor:
+        """softmax(q kᵀ / sqrt((M / c) (D / r))) v over the T frames, of some of the column heads: (B, T, M, D)."""
+        if not columns:
+            return v
+        q, k, v = (self._heads(part, columns) for part in (q, k, v))
+        return self._merge(F.scaled_dot_product_attention(q, k, v), columns)
+
+    def spread(self, x: Tensor, columns: Sequence[int], split: FrameSplit) -> Pending:
+        """Exchange mapped frames (B, T, M, D): each process gets some of the column heads of all frames."""
+        tokens = x.shape[2] // self.config.column_heads
+        return split.spread(x, 2, [tokens * share for share in columns])
+
+    def collect(self, mixed: Tensor, columns: Sequence[int], split: FrameSplit) -> Pending:
+        """The inverse of `spread`, for the values."""
+        tokens = self.config.v_tokens // self.config.column_heads
+        return split.collect(mixed, 2, [tokens * share for share in columns])
 
     def _queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.qk_tokens_first:
@@ -62,19 +89,20 @@ class MatrixAttention(nn.Module):
             return F.linear(mix_tokens(self.mix_v, x), self.weight_v) + self.bias_v
         return mix_tokens(self.mix_v, F.linear(x, self.weight_v), self.bias_v)
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def _heads(self, x: Tensor, c: int) -> Tensor:
         """(B, T, M, D) -> (B, c r, T, (M / c) (D / r))."""
         b, t, _, _ = x.shape
-        c, r = self.config.column_heads, self.config.row_heads
+        r = self.config.row_heads
         return x.view(b, t, c, x.shape[2] // c, r, -1).permute(0, 2, 4, 1, 3, 5).reshape(b, c * r, t, -1)
 
-    def _merge(self, x: Tensor) -> Tensor:
+    def _merge(self, x: Tensor, c: int) -> Tensor:
         """(B, c r, T, (M / c) (D / r)) -> (B, T, M, D): the inverse of `_heads`."""
         b, _, t, _ = x.shape
-        c, r, tokens = self.config.column_heads, self.config.row_heads, self.config.v_tokens
-        return x.view(b, c, r, t, tokens // c, -1).permute(0, 3, 1, 4, 2, 5).reshape(b, t, tokens, -1)
+        r, tokens = self.config.row_heads, self.config.v_tokens // self.config.column_heads
+        return x.view(b, c, r, t, tokens, -1).permute(0, 3, 1, 4, 2, 5).reshape(b, t, c * tokens, -1)
 
-    def _output(self, x: Tensor) -> Tensor:
+    def output(self, x: Tensor) -> Tensor:
+        """The map of the mixed values back to the tokens: (B, T, M, D) -> (B, T, N, D)."""
         tokens, v_tokens = self.mix_out.shape
         if tokens < v_tokens:
             return F.linear(mix_tokens(self.mix_out, x), self.weight_out) + self.bias_out

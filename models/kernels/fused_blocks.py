@@ -12,12 +12,13 @@ Shapes: B batch, T frames, N tokens per frame, M mapped tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.attention.frame_split import FrameSplit, part_of
 from models.attention.hybrid import Concat, HybridAttention
 from models.attention.local import LocalAttention
 from models.attention.matrix import MatrixAttention
@@ -38,13 +39,20 @@ class FusedBlocks:
         self._positioned_block = transformer.positioned_block
         self._add_frame_positions = transformer.add_frame_positions
 
-    def __call__(self, x: Tensor, modulation: Modulation, text: Tensor | None, text_bias: Tensor | None) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        modulation: Modulation,
+        text: Tensor | None,
+        text_bias: Tensor | None,
+        split: FrameSplit | None = None,
+    ) -> Tensor:
         """(B, T, N, D) -> (B, T, N, D). Overwrites `x`."""
         stream = _ResidualStream(x)
         for index, block in enumerate(self._blocks):
             if index == self._positioned_block:
-                stream = _ResidualStream(self._add_frame_positions(stream.value()))
-            block(stream, modulation.blocks[index], text, text_bias)
+                stream = _ResidualStream(self._add_frame_positions(stream.value(), split))
+            block(stream, modulation.blocks[index], text, text_bias, split)
         return stream.norm(*modulation.output)
 
 
@@ -83,34 +91,48 @@ class _FusedBlock:
         self._mlp = block.mlp
 
     def __call__(
-        self, stream: _ResidualStream, modulation: tuple[Tensor, ...], text: Tensor | None, text_bias: Tensor | None
+        self,
+        stream: _ResidualStream,
+        modulation: tuple[Tensor, ...],
+        text: Tensor | None,
+        text_bias: Tensor | None,
+        split: FrameSplit | None,
     ) -> None:
         attention_shift, attention_scale, attention_gate, mlp_shift, mlp_scale, mlp_gate = modulation
-        branch, bias = self._attention(stream.norm(attention_shift, attention_scale))
+        branch, bias = self._attention(stream.norm(attention_shift, attention_scale), split)
         stream.add(branch, bias, attention_gate)
         if self._cross is not None:
             stream.add(self._cross(stream.value(), text, text_bias))
         stream.add(_fused_mlp(self._mlp, stream.norm(mlp_shift, mlp_scale)), gate=mlp_gate)
 
 
-# An attention returns its output and the bias (N, D) to be added to it.
-_Attention = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+# An attention returns its output and the bias (N, D) to be added to it. With a split, T are the frames of this process.
+_Attention = Callable[[Tensor, FrameSplit | None], tuple[Tensor, Tensor | None]]
 
 
 def _fuse_attention(module: nn.Module) -> _Attention:
     if isinstance(module, LocalAttention) and module.mode is AttentionMode.MATH:
-        return lambda x: (_fused_local(module, module.qkv(x)), None)
+        return lambda x, split: (_fused_local(module, module.qkv(x), split), None)
     if isinstance(module, MatrixAttention):
         return _FusedMatrix(module)
     if isinstance(module, HybridAttention):
         return _FusedHybrid(module)
-    return lambda x: (module(x), None)
+    return lambda x, split: (module(x, split), None)
 
 
-def _fused_local(module: LocalAttention, qkv: Tensor) -> Tensor:
-    q, k, v = qkv.chunk(3, dim=-1)
-    mixed: Tensor = module.out(frame_attention(q, k, v, column_heads=qkv.shape[2], row_heads=module.heads))
+def _fused_local(module: LocalAttention, qkv: Tensor, split: FrameSplit | None = None) -> Tensor:
+    if split is None:
+        mixed: Tensor = module.out(_attend_locally(module, qkv))
+    else:
+        tokens = split.shares(qkv.shape[2])
+        attended = _attend_locally(module, split.spread(qkv, 2, tokens).wait())
+        mixed = module.out(split.collect(attended, 2, tokens).wait())
     return mixed
+
+
+def _attend_locally(module: LocalAttention, qkv: Tensor) -> Tensor:
+    q, k, v = qkv.chunk(3, dim=-1)
+    return frame_attention(q, k, v, column_heads=qkv.shape[2], row_heads=module.heads)
 
 
 def _fused_mlp(mlp: Mlp, x: Tensor) -> Tensor:
@@ -129,18 +151,40 @@ class _FusedMatrix:
         self._module = module
         self.bias = _whole_bias(module)  # (N, D)
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, split: FrameSplit | None) -> tuple[Tensor, Tensor]:
         module = self._module
         channels = None if module.v_tokens_first else F.linear(x, module.weight_v)
-        return self.attend(x, channels), self.bias
+        q, k, v = self.project(x, channels)
+        if split is None:
+            return self.output(self.attend(q, k, v)), self.bias
+        columns = split.shares(module.config.column_heads)
+        q, k, v = (module.spread(part, columns, split).wait() for part in (q, k, v))
+        mixed = self.attend(q, k, v, columns, split.rank)
+        return self.output(module.collect(mixed, columns, split).wait()), self.bias
 
-    def attend(self, x: Tensor, v_channels: Tensor | None) -> Tensor:
-        """The output without its bias. `v_channels` (B, T, N, D) is `x` with the values' channels mapped already."""
+    def project(self, x: Tensor, v_channels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, T, M, D), without their biases.
+
+        `v_channels` (B, T, N, D) is `x` with the values' channels mapped already.
+        """
         module = self._module
-        q, k = self._queries_and_keys(x)
         v = F.linear(_mix(module.mix_v, x), module.weight_v) if v_channels is None else _mix(module.mix_v, v_channels)
-        heads = module.config
-        frames = frame_attention(q, k, v, heads.column_heads, heads.row_heads, q_bias=module.bias_qk[0])
+        return *self._queries_and_keys(x), v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, columns: Sequence[int] | None = None, rank: int = 0) -> Tensor:
+        """(B, T, M of the values, D), of all column heads, or of those of process `rank`."""
+        config, q_bias = self._module.config, self._module.bias_qk[0]
+        if columns is None:
+            return frame_attention(q, k, v, config.column_heads, config.row_heads, q_bias=q_bias)
+        if not columns[rank]:
+            return v
+        tokens = config.qk_tokens // config.column_heads
+        part = part_of([tokens * share for share in columns], rank)
+        return frame_attention(q, k, v, columns[rank], config.row_heads, q_bias=q_bias[part])
+
+    def output(self, frames: Tensor) -> Tensor:
+        """The output without its bias: (B, T, M of the values, D) -> (B, T, N, D)."""
+        module = self._module
         tokens, v_tokens = module.mix_out.shape
         if tokens < v_tokens:
             return F.linear(_mix(module.mix_out, frames), module.weight_out)
@@ -166,16 +210,32 @@ class _FusedHybrid:
         if not module.matrix.v_tokens_first:
             self._merged = _merge(module.local.qkv, module.matrix)
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, None]:
+    def __call__(self, x: Tensor, split: FrameSplit | None) -> tuple[Tensor, None]:
         module, width = self._module, x.shape[-1]
         if self._merged is None:
             qkv, v_channels = module.local.qkv(x), None
         else:
             both = F.linear(x, *self._merged)
             qkv, v_channels = both[..., : 3 * width], both[..., 3 * width :]
-        local = _fused_local(module.local, qkv)
-        matrix = self._matrix.attend(x, v_channels)
+        if split is None:
+            local = _fused_local(module.local, qkv)
+            matrix = self._matrix.output(self._matrix.attend(*self._matrix.project(x, v_channels)))
+        else:
+            local, matrix = self._attend_split(x, qkv, v_channels, split)
         return self._fuse(x, local, matrix), None
+
+    def _attend_split(
+        self, x: Tensor, qkv: Tensor, v_channels: Tensor | None, split: FrameSplit
+    ) -> tuple[Tensor, Tensor]:
+        """The outputs of both attentions: one computes while the other one exchanges tokens."""
+        local, matrix = self._module.local, self._module.matrix
+        tokens, columns = split.shares(x.shape[2]), split.shares(matrix.config.column_heads)
+        pending_qkv = split.spread(qkv, 2, tokens)
+        q, k, v = (matrix.spread(part, columns, split) for part in self._matrix.project(x, v_channels))
+        pending_local = split.collect(_attend_locally(local, pending_qkv.wait()), 2, tokens)
+        mixed = self._matrix.attend(q.wait(), k.wait(), v.wait(), columns, split.rank)
+        pending_matrix = matrix.collect(mixed, columns, split)
+        return local.out(pending_local.wait()), self._matrix.output(pending_matrix.wait())
 
     def _fuse(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
         module, bias = self._module, self._matrix.bias

@@ -24,8 +24,8 @@ from models.transformer import Transformer
 from worker.engine.active_request import ActiveRequest
 from worker.engine.batch_rows import BatchRows
 from worker.engine.graphs import StepGraphs
-from worker.engine.ranks.part import PassShape
 from worker.engine.ranks.shared_pass import SharedPass
+from worker.engine.ranks.split import PassShape
 
 RunTransformer = Callable[[Tensor, Tensor, Condition, RowAdapters | None], Tensor]
 

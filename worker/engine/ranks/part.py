@@ -14,15 +14,7 @@ from models.conditioning import Condition
 from models.transformer import Transformer
 from worker.engine.graphs import StepGraphs
 from worker.engine.ranks.replica import LEADER
-from worker.engine.ranks.split import Split
-
-
-class PassShape(NamedTuple):
-    """The numbers that determine the shapes of all inputs of a model."""
-
-    rows: int
-    frames: int
-    text_tokens: int
+from worker.engine.ranks.split import PassShape, Split
 
 
 class PassInputs(NamedTuple):
@@ -43,21 +35,27 @@ class PassInputs(NamedTuple):
         return Condition(self.labels, self.text, self.text_mask)
 
     @property
-    def shape(self) -> "PassShape":
+    def shape(self) -> PassShape:
         rows, frames = self.latents.shape[:2]
         return PassShape(rows, frames, 0 if self.text is None else self.text.shape[1])
 
 
-def compute_rows(transformer: Transformer, inputs: PassInputs, rows: slice, graphs: StepGraphs | None) -> Tensor | None:
-    """The outputs of some of the rows. None for no rows."""
-    if rows.start == rows.stop:
+def compute_part(
+    transformer: Transformer, inputs: PassInputs, split: Split, graphs: StepGraphs | None
+) -> Tensor | None:
+    """The outputs of this process's rows or frames. None without any.
+
+    Only rows are replayed from `graphs`: a part of the frames contains exchanges with the other processes.
+    """
+    rows, frames = split.rows(dist.get_rank()), split.frames(dist.get_rank())
+    if rows is not None and rows.start == rows.stop:
         return None
 
     def run(tensors: Sequence[Tensor | None]) -> tuple[Tensor]:
         given = PassInputs._make(tensors)
-        return (transformer(given.latents, given.timesteps, given.condition, None, rows),)
+        return (transformer(given.latents, given.timesteps, given.condition, None, rows, frames),)
 
-    [outputs] = run(inputs) if graphs is None else graphs.run(run, inputs)
+    [outputs] = run(inputs) if graphs is None or frames is not None else graphs.run(run, inputs)
     return outputs
 
 

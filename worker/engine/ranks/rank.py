@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from weakref import WeakKeyDictionary
@@ -33,9 +34,10 @@ from worker.engine.ranks.messages import (
     SendOutputs,
 )
 from worker.engine.ranks.packing import empty_buffer, unpack
-from worker.engine.ranks.part import PassInputs, compute_rows, gather_outputs
+from worker.engine.ranks.part import PassInputs, compute_part, gather_outputs
 from worker.engine.ranks.process_group import join_process_group
 from worker.engine.ranks.replica import LEADER, receive_replica
+from worker.engine.ranks.split import Split
 
 _PR_SET_PDEATHSIG = 1
 
@@ -76,11 +78,18 @@ class Rank:
         buffer = empty_buffer(message.inputs, self._device)
         dist.broadcast(buffer, LEADER)
         inputs = PassInputs._make(unpack(buffer, message.inputs))
-        rows = message.split.part(dist.get_rank())
+        if message.split.axis == "frames":
+            outputs = compute_part(transformer, inputs, message.split, None)
+            gather_outputs(transformer, inputs, message.split, outputs)
+        elif (rows := self._compute_rows(transformer, inputs, message.split)) is not None:
+            gather_outputs(transformer, inputs, message.split, rows.outputs)
+
+    def _compute_rows(self, transformer: Transformer, inputs: PassInputs, split: Split) -> "_Rows | None":
+        """Compute rows and report it. None when another process of the group could not compute its part."""
         outputs: Tensor | None = None
         answer: LeaderMessage = PartComputed()
         try:
-            outputs = compute_rows(transformer, inputs, rows, self._graphs_of(transformer))
+            outputs = compute_part(transformer, inputs, split, self._graphs_of(transformer))
         except torch.AcceleratorError:
             raise  # the device is lost: the process ends, and the group with it
         except Exception as error:
@@ -89,11 +98,16 @@ class Rank:
             self._graphs.clear()
             free_cached_memory()
         self._connection.send(answer)
-        if isinstance(self._messages.get(), SendOutputs):
-            gather_outputs(transformer, inputs, message.split, outputs)
+        return _Rows(outputs) if isinstance(self._messages.get(), SendOutputs) else None
 
     def _graphs_of(self, transformer: Transformer) -> StepGraphs | None:
         return self._graphs.setdefault(transformer, StepGraphs()) if self._cuda_graphs else None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    outputs: Tensor | None
+    """None without a row."""
 
 
 def main() -> None:

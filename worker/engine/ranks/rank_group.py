@@ -26,14 +26,16 @@ from worker.engine.ranks.messages import (
     SendOutputs,
 )
 from worker.engine.ranks.packing import layout_of, pack
-from worker.engine.ranks.part import PassInputs, PassShape, compute_rows, gather_outputs
+from worker.engine.ranks.part import PassInputs, compute_part, gather_outputs
 from worker.engine.ranks.process_group import join_process_group, leave_process_group
 from worker.engine.ranks.rank_process import RankProcess
 from worker.engine.ranks.replica import LEADER, describe_replica, send_weights
-from worker.engine.ranks.split import Split
+from worker.engine.ranks.split import PassShape, Split
 
 logger = logging.getLogger(__name__)
 
+# A pass that is shared by frames runs without CUDA graphs: with fewer tokens the host decides how long it takes.
+MIN_FRAME_TOKENS = 16_384
 # How long a failed operation waits for the end of the rank that caused it, to report that.
 _END_SECONDS = 1.0
 
@@ -64,9 +66,14 @@ class RankGroup:
         timeout_seconds: float,
         cuda_graphs: bool = True,
         on_lost: Callable[[str], object] = exit_process,
+        min_frame_tokens: int = MIN_FRAME_TOKENS,
     ) -> None:
-        """Start a rank on each device but the first, which is the leader's. Call `join` before the first pass."""
+        """Start a rank on each device but the first, which is the leader's. Call `join` before the first pass.
+
+        Passes of fewer rows than devices, and of at least `min_frame_tokens` tokens, are shared by frames.
+        """
         self._devices = devices
+        self.min_frame_tokens = min_frame_tokens
         self._timeout_seconds = timeout_seconds
         self._end = on_lost
         self._folder = tempfile.TemporaryDirectory(prefix="framedit-ranks-", ignore_cleanup_errors=True)
@@ -125,9 +132,23 @@ class RankGroup:
         self._send(ComputePart(replica, layout_of(inputs), split))
         with self._fatal("sending the inputs of a pass"):
             dist.broadcast(pack(inputs, inputs.latents.device), LEADER)
+        if split.axis == "frames":
+            with self._fatal("a pass that is shared by frames"):
+                outputs = compute_part(transformer, inputs, split, None)
+        else:
+            outputs = self._compute_rows(transformer, inputs, split, graphs)
+        with self._fatal("gathering the outputs of a pass"):
+            whole = gather_outputs(transformer, inputs, split, outputs)
+        assert whole is not None
+        return whole
+
+    def _compute_rows(
+        self, transformer: Transformer, inputs: PassInputs, split: Split, graphs: StepGraphs | None
+    ) -> Tensor | None:
+        """The outputs of the leader's rows, once the ranks have computed theirs."""
         outputs, error = None, None
         try:
-            outputs = compute_rows(transformer, inputs, split.part(LEADER), graphs)
+            outputs = compute_part(transformer, inputs, split, graphs)
         except Exception as failure:
             error = failure
         failures = [(rank, answer) for rank in self._ranks if isinstance(answer := rank.receive(), PartFailed)]
@@ -135,10 +156,7 @@ class RankGroup:
             self._send(DropOutputs())
             raise error or _to_error(*failures[0])
         self._send(SendOutputs())
-        with self._fatal("gathering the outputs of a pass"):
-            whole = gather_outputs(transformer, inputs, split, outputs)
-        assert whole is not None
-        return whole
+        return outputs
 
     def _replica_of(self, transformer: Transformer) -> int:
         """The number of the model's replicas, which the ranks load if they have none, after they have dropped others

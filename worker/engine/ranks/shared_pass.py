@@ -10,9 +10,9 @@ from models.adapters.row_adapters import RowAdapters
 from models.conditioning import Condition
 from models.transformer import Transformer
 from worker.engine.graphs import StepGraphs
-from worker.engine.ranks.part import PassInputs, PassShape
+from worker.engine.ranks.part import PassInputs
 from worker.engine.ranks.rank_group import RankGroup
-from worker.engine.ranks.split import Split, split_rows
+from worker.engine.ranks.split import PassShape, Split, split_frames, split_rows
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,18 @@ class SharedPass:
     def _split(self, shape: PassShape) -> Split | None:
         if self.deterministic and not self._exact.get(shape, True):
             return None
-        return split_rows(shape.rows, self.ranks.size)
+        by_frames = split_frames(shape, self.ranks.size) if self._may_split_frames(shape) else None
+        return by_frames or split_rows(shape, self.ranks.size)
+
+    def _may_split_frames(self, shape: PassShape) -> bool:
+        """Frames are for long or large videos whose rows leave a device without work.
+
+        They are never exact: the products of half of the tokens are rounded otherwise.
+        """
+        tokens = shape.rows * shape.frames * self.transformer.config.tokens_per_frame
+        has_idle_rank = 0 < shape.rows < self.ranks.size
+        is_large = tokens >= self.ranks.min_frame_tokens
+        return not self.deterministic and has_idle_rank and is_large and self.transformer.can_split_frames
 
     def _compute_alone(self, inputs: PassInputs, adapters: RowAdapters | None = None) -> Tensor:
         outputs: Tensor = self.transformer(inputs.latents, inputs.timesteps, inputs.condition, adapters)

@@ -1,8 +1,17 @@
 """How a pass is divided among the processes of a group."""
 
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from models.attention.frame_split import FrameSplit, divide, part_of
+
+
+class PassShape(NamedTuple):
+    """The numbers that determine the shapes of all inputs of a model."""
+
+    rows: int
+    frames: int
+    text_tokens: int
 
 
 @dataclass(frozen=True)
@@ -12,22 +21,20 @@ class Split:
     axis: Literal["rows", "frames"]
     counts: tuple[int, ...]
 
-    def part(self, rank: int) -> slice:
-        """The rows or frames of a rank."""
-        end = list(accumulate(self.counts))[rank]
-        return slice(end - self.counts[rank], end)
+    def rows(self, rank: int) -> slice | None:
+        """The rows of a rank. None for all of them."""
+        return part_of(self.counts, rank) if self.axis == "rows" else None
 
-    @property
-    def total(self) -> int:
-        return sum(self.counts)
-
-
-def split_rows(num_rows: int, num_ranks: int) -> Split | None:
-    """A split of the rows into parts that differ by one row at most. None for a pass that cannot be divided."""
-    return Split("rows", divide(num_rows, num_ranks)) if num_rows > 1 and num_ranks > 1 else None
+    def frames(self, rank: int) -> FrameSplit | None:
+        """The frames of a rank. None for all of them."""
+        return FrameSplit(self.counts, rank) if self.axis == "frames" else None
 
 
-def divide(total: int, num_parts: int) -> tuple[int, ...]:
-    """`total` in parts that differ by one at most, the larger ones first."""
-    share, rest = divmod(total, num_parts)
-    return tuple(share + (part < rest) for part in range(num_parts))
+def split_rows(shape: PassShape, num_ranks: int) -> Split | None:
+    """A split into parts that differ by one row at most. None for a pass that cannot be divided."""
+    return Split("rows", divide(shape.rows, num_ranks)) if shape.rows > 1 and num_ranks > 1 else None
+
+
+def split_frames(shape: PassShape, num_ranks: int) -> Split | None:
+    """A split into parts that differ by one frame at most. None for a pass that cannot be divided."""
+    return Split("frames", divide(shape.frames, num_ranks)) if shape.frames >= num_ranks > 1 else None

@@ -9,7 +9,7 @@ from worker.engine.ranks.rank_group import RankGroup
 
 
 def start_group(size: int, lost: list[str] | None = None) -> RankGroup:
-    """A group that has joined. The reasons of lost ranks are appended to `lost`; without it, none may be lost."""
+    """A group that has joined, and shares no pass by frames. The reasons of lost ranks are appended to `lost`."""
     reasons = [] if lost is None else lost
     ranks = RankGroup([torch.device("cpu")] * size, timeout_seconds=120, on_lost=reasons.append)
     ranks.join()

@@ -110,7 +110,7 @@ def make_model(name: str, num_frames: int, options: Options, fast: bool) -> Load
     torch.manual_seed(0)
     is_cuda = options.device == "cuda"
     image_size = 256 if is_cuda else 64
-    config = published_model(name, num_frames=num_frames, image_size=256, num_classes=NUM_CLASSES).config
+    config = published_model(name, num_frames=num_frames, image_size=image_size, num_classes=NUM_CLASSES).config
     if not is_cuda:
         config = replace(config, depth=2)
     dtype = torch.bfloat16 if is_cuda else torch.float32

@@ -45,7 +45,7 @@ from models.sampling.schedule import NoiseSchedule
 from models.transformer import Transformer
 from models.vae import VideoDecoder
 from worker.engine.engine import Denoised, Engine, EngineSettings
-from worker.engine.ranks.rank_group import RankGroup
+from worker.engine.ranks.rank_group import MIN_FRAME_TOKENS, RankGroup
 from worker.engine.scheduler import Scheduler
 from worker.loading.model_cache import LoadedModel, ModelCache
 
@@ -290,8 +290,10 @@ def measure_links(ranks: RankGroup, device: str) -> dict[str, Any]:
 @contextmanager
 def group_of(options: Options, fast: bool) -> Iterator[RankGroup]:
     names = [f"cuda:{index}" if options.device == "cuda" else "cpu" for index in range(options.gpus)]
-    min_frame_tokens = {} if options.device == "cuda" else {"min_frame_tokens": 0}
-    with RankGroup([torch.device(name) for name in names], 120, cuda_graphs=fast, **min_frame_tokens) as ranks:
+    min_frame_tokens = MIN_FRAME_TOKENS if options.device == "cuda" else 0
+    with RankGroup(
+        [torch.device(name) for name in names], 120, cuda_graphs=fast, min_frame_tokens=min_frame_tokens
+    ) as ranks:
         ranks.join()
         yield ranks
 

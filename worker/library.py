@@ -24,13 +24,16 @@ from torch import Tensor
 
 from jobs.admission.cost import with_rows
 from jobs.cards import ModelCard, read_card
+from jobs.settings import Settings
 from jobs.speed_plans import Speed, explain_refusal
 from jobs.videos.record import FORMATS, RESULT_KINDS, Reference, VideoRequest, new_seed
 from models.generate import Generation
 from worker.device import choose_device, choose_dtype
 from worker.engine.denoise_many import denoise_many
 from worker.engine.engine import EngineSettings
+from worker.errors import AdapterUnavailableError
 from worker.generate import make_latents, to_generation
+from worker.loading.adapter_cache import AdapterCache
 from worker.loading.model_cache import LoadedModel, load_model
 from worker.output.formats.encoding import Encoding
 from worker.output.formats.writers import WRITERS
@@ -50,6 +53,7 @@ _OPTIONS = (
     "first_frames",
     "source",
     "strength",
+    "adapters",
 )
 
 
@@ -73,6 +77,7 @@ class Pipeline:
     """A loaded checkpoint. Use one pipeline from one thread at a time."""
 
     model: LoadedModel
+    adapters: AdapterCache
 
     @property
     def card(self) -> ModelCard:
@@ -94,6 +99,7 @@ class Pipeline:
         first_frames: NDArray[np.uint8] | None = None,
         source: NDArray[np.uint8] | None = None,
         strength: float = DEFAULT_STRENGTH,
+        adapters: Mapping[str, float] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.uint8]:
         """Generate one video and return its frames, (T, H, W, 3) uint8 RGB.
@@ -111,6 +117,7 @@ class Pipeline:
             first_frames: Frames (t, H, W, 3) that the video begins with, t < T: an image, or the end of another video.
             source: A video (T, H, W, 3) to change. The result begins from a noisy copy of it.
             strength: How much of `source` may change: the share of the denoising steps that is done, above 0 to 1.
+            adapters: Adapters (LoRA) by the names of their folders, with the scale of each.
             on_step: Called after each denoising step with the steps done and the total number of steps.
 
         The model card gives every other default.
@@ -132,6 +139,7 @@ class Pipeline:
             "first_frames": first_frames,
             "source": source,
             "strength": strength,
+            "adapters": adapters,
         }
         return self._decode(make_latents(self._to_generation(options), self.model, on_step))
 
@@ -177,6 +185,7 @@ class Pipeline:
         given = {name: value for name, value in options.items() if value is not None}
         first_frames, source = given.pop("first_frames", None), given.pop("source", None)
         strength = given.pop("strength", DEFAULT_STRENGTH)
+        given["adapters"] = [{"name": name, "scale": scale} for name, scale in given.get("adapters", {}).items()]
         given["class_label"] = self._class_index(given.get("class_label"))
         request = VideoRequest.model_validate(self._defaults() | given)
         refusal = explain_refusal(
@@ -191,7 +200,11 @@ class Pipeline:
             first = Reference(use="first", num_frames=len(first_frames))
             request = request.model_copy(update={"reference": first})
         request = with_rows(request, self.card)
-        return to_generation(request, self.model, first_frames if source is None else source)
+        try:
+            adapters = self.adapters.load(request.adapters, self.model)
+        except AdapterUnavailableError as error:
+            raise ValueError(f"an adapter cannot be used: {error.__cause__}") from error
+        return to_generation(request, self.model, first_frames if source is None else source, adapters)
 
     def _defaults(self) -> dict[str, Any]:
         card = self.card
@@ -223,13 +236,16 @@ class Pipeline:
         return names.index(class_label)
 
 
-def load(folder: str | Path, device: str = "auto", dtype: str = "auto") -> Pipeline:
+def load(
+    folder: str | Path, device: str = "auto", dtype: str = "auto", *, adapters: str | Path = "adapters"
+) -> Pipeline:
     """Load the checkpoint in `folder`.
 
     Args:
         folder: A checkpoint folder with a `card.json`, such as `checkpoints/demo-text`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` is CUDA where PyTorch finds a device, else the CPU.
         dtype: `auto`, `float32`, `bfloat16` or `float16`. `auto` is float32 on the CPU and bfloat16 on CUDA.
+        adapters: The folder that holds the folders of adapters.
 
     Raises:
         FrameditError: When the folder is no checkpoint, or cannot be loaded on this device.
@@ -237,4 +253,5 @@ def load(folder: str | Path, device: str = "auto", dtype: str = "auto") -> Pipel
     folder = Path(folder)
     card = read_card(folder)
     torch_device = choose_device(device)
-    return Pipeline(load_model(folder, card, torch_device, choose_dtype(dtype, torch_device)))
+    model = load_model(folder, card, torch_device, choose_dtype(dtype, torch_device))
+    return Pipeline(model, AdapterCache(Path(adapters), Settings.model_fields["max_adapter_bytes"].default))

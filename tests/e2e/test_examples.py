@@ -40,6 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("examples")
     source, folder = REPOSITORY / "checkpoints" / "demo-text", root / "checkpoints" / "demo-text"
     folder.mkdir(parents=True)
+    (root / "adapters").symlink_to(REPOSITORY / "adapters")
     for path in source.iterdir():
         if path.name != "card.json":
             (folder / path.name).symlink_to(path)
@@ -140,6 +141,7 @@ def test_without_a_server_writes_a_video(root: Path) -> None:
     assert "step 2 of 2" in output
     assert "(16, 64, 64, 3) uint8" in output
     assert_is_a_video(root / "video.mp4")
+    assert_is_a_video(root / "sparkle.mp4")
 
 
 def test_animation_tiles_the_videos(root: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 from jobs.errors import InvalidCardError
 from jobs.videos.record import VideoRequest
 from models.generate import denoise
+from tests.models.adapters.adapter_folders import make_adapter_folder
 from tests.mp4 import decode_mp4
+from tests.tiny_checkpoint import tiny_config
 from worker.errors import StartupError
 from worker.generate import to_generation
 from worker.library import Pipeline, load
@@ -17,7 +19,7 @@ from worker.library import Pipeline, load
 
 @pytest.fixture(scope="module")
 def pipeline(checkpoints: Path) -> Pipeline:
-    return load(checkpoints / "tiny", device="cpu")
+    return load(checkpoints / "tiny", device="cpu", adapters=checkpoints.parent / "adapters")
 
 
 def test_generate_returns_the_frames_of_the_plain_denoising_loop(
@@ -164,3 +166,22 @@ def test_a_png_holds_one_frame(pipeline: Pipeline, tmp_path: Path) -> None:
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="got 4 frames for a"):
         pipeline.save(np.zeros((4, 16, 16, 3), np.uint8), tmp_path / "out.png")
+
+
+def test_an_adapter_changes_its_video_alone(pipeline: Pipeline, checkpoints: Path) -> None:
+    make_adapter_folder(checkpoints.parent / "adapters" / "first", tiny_config())
+    request = {"class_label": 1, "seed": 7}
+    named = request | {"adapters": {"first": 1.0}}
+    plain, changed, again = pipeline.generate_many([request, named, request], deterministic=True)
+    assert np.array_equal(plain.frames, pipeline.generate(class_label=1, seed=7))  # type: ignore[arg-type]
+    assert np.array_equal(plain.frames, again.frames)  # type: ignore[arg-type]
+    assert np.array_equal(changed.frames, pipeline.generate(class_label=1, seed=7, adapters={"first": 1.0}))  # type: ignore[arg-type]
+    assert not np.array_equal(changed.frames, plain.frames)  # type: ignore[arg-type]
+
+
+def test_an_adapter_that_is_not_there_fails_its_video_alone(pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match=r"an adapter cannot be used: .*gone"):
+        pipeline.generate(class_label=1, adapters={"gone": 1.0})
+    failed, made = pipeline.generate_many([{"class_label": 1, "adapters": {"gone": 1.0}}, {"class_label": 1}])
+    assert isinstance(failed.error, ValueError)
+    assert made.error is None

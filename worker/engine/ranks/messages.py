@@ -76,6 +76,11 @@ class DropOutputs:
 
 
 @dataclass(frozen=True)
+class Leave:
+    """Leave the torch.distributed group, as the leader does at the same time. The connection is closed next."""
+
+
+@dataclass(frozen=True)
 class PartComputed:
     """On CUDA, the device has been given the work and may still compute it."""
 
@@ -86,5 +91,5 @@ class PartFailed:
     is_out_of_memory: bool
 
 
-RankMessage = Join | LoadReplica | DropReplica | ComputePart | SendOutputs | DropOutputs
+RankMessage = Join | LoadReplica | DropReplica | ComputePart | SendOutputs | DropOutputs | Leave
 LeaderMessage = PartComputed | PartFailed

@@ -1,11 +1,16 @@
 """The torch.distributed group of a leader and its ranks, which all run on one machine."""
 
+import logging
 import os
+import threading
 from datetime import timedelta
 
 import torch
 from torch import distributed as dist
 
+logger = logging.getLogger(__name__)
+
+_LEAVE_SECONDS = 5.0
 # Processes of one machine find each other on its loopback interface. NVLink multicast needs privileges that containers
 # lack, and the operations that are used here do not gain from it.
 _ENVIRONMENT = {"NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo", "NCCL_NVLS_ENABLE": "0"}
@@ -27,5 +32,11 @@ def join_process_group(rank: int, num_ranks: int, store: str, device: torch.devi
 
 
 def leave_process_group() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    """Leave the group, if there is one. NCCL waits for the other processes, of which one may be dead: not for long."""
+    if not dist.is_initialized():
+        return
+    leaving = threading.Thread(target=dist.destroy_process_group, daemon=True)
+    leaving.start()
+    leaving.join(_LEAVE_SECONDS)
+    if leaving.is_alive():
+        logger.warning("the group of GPUs was not left in order")

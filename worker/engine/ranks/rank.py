@@ -27,6 +27,7 @@ from worker.engine.ranks.messages import (
     DropReplica,
     Join,
     LeaderMessage,
+    Leave,
     LoadReplica,
     PartComputed,
     PartFailed,
@@ -35,7 +36,7 @@ from worker.engine.ranks.messages import (
 )
 from worker.engine.ranks.packing import empty_buffer, unpack
 from worker.engine.ranks.part import PassInputs, compute_part, gather_outputs
-from worker.engine.ranks.process_group import join_process_group
+from worker.engine.ranks.process_group import join_process_group, leave_process_group
 from worker.engine.ranks.replica import LEADER, receive_replica
 from worker.engine.ranks.split import Split
 
@@ -70,6 +71,8 @@ class Rank:
                     del self._replicas[replica]
                     gc.collect()  # fused operations refer to their transformer, and it to them
                     free_cached_memory()
+                case Leave():
+                    leave_process_group()
                 case ComputePart() as message:
                     self._compute(message)
 

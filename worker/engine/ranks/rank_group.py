@@ -75,6 +75,7 @@ class RankGroup:
         self._devices = devices
         self.min_frame_tokens = min_frame_tokens
         self._timeout_seconds = timeout_seconds
+        self._cuda_graphs = cuda_graphs
         self._end = on_lost
         self._folder = tempfile.TemporaryDirectory(prefix="framedit-ranks-", ignore_cleanup_errors=True)
         self._store = str(Path(self._folder.name) / "store")
@@ -85,10 +86,6 @@ class RankGroup:
         self._ranks = [
             RankProcess(f"rank {rank} on {device}", self._on_lost) for rank, device in enumerate(devices[1:], start=1)
         ]
-        for rank, process in enumerate(self._ranks, start=1):
-            process.send(
-                Join(rank, len(devices), str(devices[rank]), self._store, timeout_seconds, cuda_graphs=cuda_graphs)
-            )
 
     @property
     def size(self) -> int:
@@ -102,6 +99,9 @@ class RankGroup:
 
     def join(self) -> None:
         """Wait until all ranks are ready."""
+        for rank, process in enumerate(self._ranks, start=1):
+            device = str(self._devices[rank])
+            process.send(Join(rank, self.size, device, self._store, self._timeout_seconds, self._cuda_graphs))
         with self._fatal("joining the group"):
             join_process_group(LEADER, self.size, self._store, self._devices[LEADER], self._timeout_seconds)
         logger.info("passes are shared by %s", ", ".join(str(device) for device in self._devices))
@@ -109,8 +109,10 @@ class RankGroup:
     def close(self) -> None:
         """Stop the ranks."""
         for process in self._ranks:
-            process.close()
+            process.begin_close()
         leave_process_group()
+        for process in self._ranks:
+            process.close()
         self._folder.cleanup()
 
     def __enter__(self) -> "RankGroup":

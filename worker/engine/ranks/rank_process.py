@@ -6,9 +6,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from worker.engine.ranks.messages import LeaderMessage, RankMessage
+from worker.engine.ranks.messages import LeaderMessage, Leave, RankMessage
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +54,14 @@ class RankProcess:
             self._lose(f"no connection to it: {error!r}")
             raise
 
+    def begin_close(self) -> None:
+        """Let the process leave its group. From now on it is not lost when it ends."""
+        self._is_closing = True
+        with suppress(OSError):
+            self._connection.send(Leave())
+
     def close(self) -> None:
         """Stop the process: it exits when its connection is closed."""
-        self._is_closing = True
         self._connection.close()
         try:
             self._process.wait(_STOP_SECONDS)

@@ -131,7 +131,7 @@ def test_a_leader_without_memory_for_its_part_tries_again_and_the_group_goes_on(
     forward = transformer.forward
 
     def fail_twice(*arguments: Any) -> torch.Tensor:
-        if failures and len(arguments) == 5:
+        if failures and arguments[4:] != ():
             raise failures.pop()
         return forward(*arguments)
 

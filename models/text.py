@@ -6,13 +6,14 @@ Shapes: B prompts, L text tokens (of the longest prompt), E width of the encoder
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from torch import Tensor
 
 from models.caption import clean_caption as clean
 from models.conditioning import Condition
+from models.t5.encoder import T5Encoder
+from models.t5.tokenizer import TextTokenizer
 
 _MAX_REMEMBERED = 64  # of 1 MB each with T5-XXL in bfloat16
 
@@ -23,19 +24,19 @@ class TextEncoder:
     It remembers its last results: many requests share a negative prompt, and people repeat prompts with other seeds.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder: T5EncoderModel, max_tokens: int) -> None:
+    def __init__(self, tokenizer: TextTokenizer, encoder: T5Encoder, max_tokens: int) -> None:
         """Longer prompts are cut to `max_tokens` tokens: 120 in the published models."""
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}: it must be at least 1")
         self.tokenizer = tokenizer
-        self.encoder: Any = encoder.train(False).requires_grad_(False)
+        self.encoder = encoder.eval().requires_grad_(False)
         self.max_tokens = max_tokens
-        self._remembered: OrderedDict[tuple[tuple[str, ...], str], Condition] = OrderedDict()
+        self._remembered: OrderedDict[tuple[tuple[str, ...], bool], Condition] = OrderedDict()
 
     @property
     def width(self) -> int:
         """E."""
-        return int(self.encoder.config.d_model)
+        return self.encoder.config.d_model
 
     def encode(self, prompts: list[str], *, clean_caption: bool = False) -> Condition:
         """Encode prompts as text (B, L, E) in the encoder's dtype, with a mask (B, L) that is True at real tokens.
@@ -46,47 +47,40 @@ class TextEncoder:
         """
         if not prompts:
             raise ValueError("got no prompt: at least one is needed (it may be the empty string)")
-        return self._encode(prompts, "longest", clean_caption)
+        return self._encode(prompts, clean_caption, pad_to_max=False)
 
     def encode_cut(self, prompt: str, num_tokens: int, *, clean_caption: bool = False) -> Condition:
         """Encode one prompt with padding and cut the result to `num_tokens`, all of them real: (1, num_tokens, E).
 
         The published text-to-video sampling encodes the negative prompt so, cut to the prompt's number of tokens.
         """
-        encoded = self._encode([prompt], "max_length", clean_caption)
+        encoded = self._encode([prompt], clean_caption, pad_to_max=True)
         assert encoded.text is not None
         text = encoded.text[:, :num_tokens]
         return Condition(text=text, text_mask=torch.ones(text.shape[:2], dtype=torch.bool, device=text.device))
 
-    def _encode(self, prompts: list[str], padding: str, clean_caption: bool) -> Condition:
+    def _encode(self, prompts: list[str], clean_caption: bool, *, pad_to_max: bool) -> Condition:
         texts = [clean(prompt) if clean_caption else prompt.lower().strip() for prompt in prompts]
-        key = (tuple(texts), padding)
+        key = (tuple(texts), pad_to_max)
         if key not in self._remembered:
-            self._remembered[key] = self._compute(texts, padding)
+            self._remembered[key] = self._compute(texts, pad_to_max)
             if len(self._remembered) > _MAX_REMEMBERED:
                 self._remembered.popitem(last=False)
         self._remembered.move_to_end(key)
         return self._remembered[key]
 
     @torch.no_grad()
-    def _compute(self, prompts: list[str], padding: str) -> Condition:
-        tokens = self._tokenize(prompts, padding).to(self.encoder.device)
-        mask = tokens["attention_mask"].bool()
+    def _compute(self, prompts: list[str], pad_to_max: bool) -> Condition:
+        tokens, mask = self._tokenize(prompts, pad_to_max)
         if not mask.any(dim=1).all():
             raise ValueError(f"the tokenizer makes no token of {prompts[int(mask.any(dim=1).int().argmin())]!r}")
-        text = self.encoder(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
-        return Condition(text=text, text_mask=mask)
+        device = self.encoder.device
+        tokens, mask = tokens.to(device), mask.to(device)
+        return Condition(text=self.encoder(tokens, mask), text_mask=mask)
 
-    def _tokenize(self, prompts: list[str], padding: str) -> Any:
+    def _tokenize(self, prompts: list[str], pad_to_max: bool) -> tuple[Tensor, Tensor]:
         try:
-            return self.tokenizer(
-                prompts,
-                padding=padding,
-                truncation=True,
-                max_length=self.max_tokens,
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
+            return self.tokenizer.encode(prompts, self.max_tokens, pad_to_max=pad_to_max)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic of the tokenizer's Rust code is not an Exception

@@ -15,10 +15,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 SHIPPED = ("cli", "jobs", "models", "server", "training", "worker")
 DEVELOPMENT = ("benchmarks", "docker", "examples", "tests")
-# Used without an import of ours: by uvicorn, diffusers, transformers, the server of moto, as a command or as a plugin.
+# Used without an import of ours: by uvicorn, sentencepiece, the server of moto, as a command or as a plugin.
 USED_OTHERWISE = {
     *("httptools", "uvloop"),
-    *("ftfy", "protobuf", "sentencepiece"),
+    "protobuf",
     *("flask", "flask-cors"),
     *("import-linter", "mkdocs-material", "mypy", "pytest-xdist", "ruff"),
 }
@@ -39,9 +39,10 @@ def normalised(distribution: str) -> str:
 def imported(folders: Iterable[str]) -> dict[str, set[str]]:
     """The foreign modules that the code in `folders` imports, and the distributions that provide each of them."""
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    own = {*SHIPPED, *DEVELOPMENT, *sys.stdlib_module_names, *(path.stem for path in paths)}
-    names = {name for path in paths for name in imports(path)} - own - OF_OTHER_ENVIRONMENTS
     providers = packages_distributions()
+    files = {path.stem for path in paths} - providers.keys()  # scripts import the files beside them
+    own = {*SHIPPED, *DEVELOPMENT, *sys.stdlib_module_names, *files}
+    names = {name for path in paths for name in imports(path)} - own - OF_OTHER_ENVIRONMENTS
     return {name: set(map(normalised, providers.get(name, [name]))) for name in names}
 
 

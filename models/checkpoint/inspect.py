@@ -8,10 +8,10 @@ from pathlib import Path
 from safetensors import safe_open
 
 from models.checkpoint.directory import TEXT_ENCODER, VAE, WEIGHTS, CheckpointConfig, read_config
-from models.checkpoint.json_file import read_json
 from models.checkpoint.keys import check_shapes
 from models.checkpoint.load import empty_transformer
 from models.checkpoint.reading import reading
+from models.checkpoint.text_encoder import read_encoder_config
 from models.checkpoint.vae import read_vae_config
 from models.config import Conditioning, Layout, TransformerConfig
 from models.sampling.schedule import NoiseSchedule, PredictionType
@@ -117,11 +117,8 @@ def _vae(folder: Path, settings: CheckpointConfig) -> str:
 
 
 def _text_encoder(folder: Path, settings: CheckpointConfig) -> str:
-    path = folder / TEXT_ENCODER / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{folder} is a text model without {TEXT_ENCODER}/config.json")
-    encoder = read_json(path)
-    return f"T5, {encoder['num_layers']} layers, width {encoder['d_model']}, at most {settings.max_tokens} tokens"
+    encoder = read_encoder_config(folder / TEXT_ENCODER)
+    return f"T5, {encoder.num_layers} layers, width {encoder.d_model}, at most {settings.max_tokens} tokens"
 
 
 def _read_header(path: Path) -> tuple[dict[str, list[int]], set[str]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -31,15 +29,6 @@ def check_finite(source: str, tensors: Mapping[str, Tensor]) -> None:
             f"NaN or infinity in {broken[0]}{others} of {source}: its training diverged or the file is damaged; "
             "use another checkpoint of it"
         )
-
-
-def check_loading_info(folder: Path, info: Mapping[str, Any]) -> None:
-    """Raise ValueError for the keys of which diffusers and transformers only warn after loading `folder`."""
-    mismatched = {
-        name: f"{name} is {tuple(got)} instead of {tuple(want)}" for name, got, want in info["mismatched_keys"]
-    }
-    missing = set(info["missing_keys"]) - set(mismatched)
-    _raise_for(str(folder), missing, info["unexpected_keys"], mismatched.values())
 
 
 def _raise_for(source: str, missing: Iterable[str], unexpected: Iterable[str], mis_shaped: Iterable[str]) -> None:

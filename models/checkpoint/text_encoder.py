@@ -1,22 +1,26 @@
-"""The text encoder and tokenizer folders of a checkpoint (Hugging Face layout): reading and writing."""
+"""The text encoder folder of a checkpoint (Hugging Face layout): reading and writing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
-from transformers.utils import logging
+from safetensors.torch import save_file
+from torch import Tensor
 
 from models.checkpoint.files import check_files
-from models.checkpoint.keys import check_loading_info
-from models.checkpoint.reading import reading
+from models.checkpoint.json_file import read_json
+from models.checkpoint.keys import check_shapes
+from models.checkpoint.tokenizer import load_tokenizer, save_tokenizer
+from models.checkpoint.weights import TRANSFORMERS_FILES, read_folder
+from models.t5.config import T5Config
+from models.t5.encoder import T5Encoder
 from models.text import TextEncoder
 
-_TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+# The second name of the token embedding. Encoder and decoder share it.
+_EMBEDDING, _EMBEDDING_ALIAS = "shared.weight", "encoder.embed_tokens.weight"
+_OTHER_HALF = ("decoder.", "lm_head.")  # of a whole T5 model
 
 
 def load_text_encoder(
@@ -28,7 +32,7 @@ def load_text_encoder(
     `load_encoder` and `load_tokenizer` do.
     """
     encoder_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
-    encoder: Any = load_encoder(encoder_folder, encoder_dtype, safetensors_only=True)
+    encoder = load_encoder(encoder_folder, encoder_dtype, safetensors_only=True)
     return TextEncoder(load_tokenizer(tokenizer_folder), encoder.to(device), max_tokens)
 
 
@@ -36,56 +40,52 @@ def save_text_encoder(
     text_encoder: TextEncoder, encoder_folder: Path, tokenizer_folder: Path, dtype: torch.dtype
 ) -> None:
     """Write both folders as `load_text_encoder` reads them. The encoder's weights are narrowed to `dtype` in place."""
-    with _no_progress_bar():
-        text_encoder.encoder.to(dtype).save_pretrained(encoder_folder)
-    text_encoder.tokenizer.save_pretrained(tokenizer_folder)
+    save_encoder(text_encoder.encoder.to(dtype), encoder_folder)
+    save_tokenizer(text_encoder.tokenizer, tokenizer_folder)
 
 
-def load_encoder(folder: Path, dtype: torch.dtype, *, safetensors_only: bool = False) -> T5EncoderModel:
+def read_encoder_config(folder: Path) -> T5Config:
+    """Read the config.json of an encoder folder.
+
+    Raises ValueError if it is missing or broken, and, by name, for settings that are not implemented.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a text encoder folder: it has no config.json (Hugging Face layout)")
+    try:
+        return T5Config.from_json(read_json(path))
+    except ValueError as error:
+        raise ValueError(f"cannot use {path}: {error}") from error
+
+
+def load_encoder(folder: Path, dtype: torch.dtype, *, safetensors_only: bool = False) -> T5Encoder:
     """Load the T5 encoder of a Hugging Face folder in `dtype` to the CPU.
 
     Raises ValueError if `folder` is not an encoder folder, or, by name, for missing, unexpected or mis-shaped weights.
     """
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} is not a text encoder folder: it has no config.json (Hugging Face layout)")
+    config = read_encoder_config(folder)
     check_files(folder)
-    encoder_class: Any = T5EncoderModel  # transformers annotates its loading in part
-    with _no_progress_bar(), reading(folder):
-        encoder, info = encoder_class.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",  # a config can name code from elsewhere
-            use_safetensors=True if safetensors_only else None,
-            ignore_mismatched_sizes=True,  # `info` reports all of them
-            output_loading_info=True,
-        )
-    check_loading_info(folder, info)
-    # transformers keeps some weights of a float16 T5 in float32.
-    narrowed: T5EncoderModel = encoder.to(dtype)
-    return narrowed
+    state = _encoder_keys(read_folder(folder, TRANSFORMERS_FILES, safetensors_only=safetensors_only))
+    with torch.device("meta"):
+        encoder = T5Encoder(config)
+    check_shapes(str(folder), {key: tensor.shape for key, tensor in state.items()}, encoder)
+    encoder.load_state_dict({key: tensor.to(dtype) for key, tensor in state.items()}, assign=True)
+    return encoder.eval()
 
 
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Hide the progress bar of transformers, which would clutter a server's log."""
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if was_enabled:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+def save_encoder(encoder: T5Encoder, folder: Path) -> None:
+    """Write an encoder folder that transformers reads, too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = encoder.config.to_json(str(encoder.dtype).removeprefix("torch."))
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.state_dict().items()}
+    save_file(state, folder / TRANSFORMERS_FILES[0], {"format": "pt"})
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a Hugging Face folder. Raises ValueError if `folder` holds none that can be read."""
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ValueError(f"{folder} holds no tokenizer: one of {', '.join(_TOKENIZER_FILES)} is needed")
-    check_files(folder)
-    with reading(folder):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    return tokenizer
+def _encoder_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's half of the weights, the embedding under its first name."""
+    half = {key: tensor for key, tensor in state.items() if not key.startswith(_OTHER_HALF)}
+    alias = half.pop(_EMBEDDING_ALIAS, None)
+    if alias is not None:
+        half.setdefault(_EMBEDDING, alias)
+    return half

@@ -11,7 +11,8 @@ from torch import Tensor
 from models.checkpoint.directory import TEXT_ENCODER, TOKENIZER, CheckpointConfig
 from models.checkpoint.json_file import read_json
 from models.checkpoint.keys import check_finite
-from models.checkpoint.text_encoder import load_encoder, load_tokenizer
+from models.checkpoint.text_encoder import load_encoder
+from models.checkpoint.tokenizer import load_tokenizer
 from models.checkpoint.weights import DIFFUSERS_FILES, read_folder
 from models.conversion.conversion import Conversion, Output, Parts, Report, read_vae, write_checkpoint
 from models.conversion.lora import merge_lora, merge_trained_lora

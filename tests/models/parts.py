@@ -5,10 +5,15 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from models.autoencoder.autoencoder import Autoencoder
 from models.autoencoder.config import AutoencoderConfig
+from models.checkpoint.text_encoder import save_encoder
+from models.checkpoint.tokenizer import save_tokenizer
+from models.t5.config import T5Config
+from models.t5.encoder import T5Encoder
+from models.t5.tokenizer import TextTokenizer
+from training.stages.initialize import initialize_encoder
 
 TEXT_WIDTH = 24
 PROMPTS = ["a red circle moving right on a black background", "a blue square spinning", "two stars"]
@@ -27,24 +32,24 @@ def make_temporal_vae() -> Autoencoder:
     return Autoencoder(config).eval()
 
 
-def make_text_encoder(d_model: int = TEXT_WIDTH) -> T5EncoderModel:
+def make_text_encoder(d_model: int = TEXT_WIDTH, feed_forward_proj: str = "gated-gelu") -> T5Encoder:
     torch.manual_seed(0)
-    sizes = {"d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-    return T5EncoderModel(T5Config(vocab_size=100, d_model=d_model, feed_forward_proj="gated-gelu", **sizes)).eval()
+    sizes = {"vocab_size": 100, "d_model": d_model, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    encoder = T5Encoder(T5Config(**sizes, feed_forward_proj=feed_forward_proj))
+    initialize_encoder(encoder)
+    return encoder.eval()
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer() -> TextTokenizer:
     """A word tokenizer that ends every prompt with `</s>`, as T5's does."""
     tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.WordLevelTrainer(vocab_size=100, special_tokens=["<pad>", "</s>", "<unk>"])
     tokenizer.train_from_iterator(PROMPTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
-    )
+    return TextTokenizer(tokenizer, "<pad>")
 
 
 def save_text_parts(folder: Path) -> None:
-    make_text_encoder().save_pretrained(folder / "text_encoder")
-    make_tokenizer().save_pretrained(folder / "tokenizer")
+    save_encoder(make_text_encoder(), folder / "text_encoder")
+    save_tokenizer(make_tokenizer(), folder / "tokenizer")

@@ -38,7 +38,8 @@ def test_cuts_after_max_tokens_and_keeps_the_end(encoder: TextEncoder) -> None:
     condition = encoder.encode(["red " * 50])
     assert condition.text is not None
     assert condition.text.shape[1] == 12
-    assert encoder.tokenizer("red " * 50, truncation=True, max_length=12)["input_ids"][-1] == 1
+    tokens, _ = encoder.tokenizer.encode(["red " * 50], 12)
+    assert tokens[0, -1] == 1
 
 
 def test_the_empty_prompt_is_its_end_token(encoder: TextEncoder) -> None:
@@ -49,8 +50,8 @@ def test_the_empty_prompt_is_its_end_token(encoder: TextEncoder) -> None:
 
 @torch.no_grad()
 def test_encode_cut_keeps_padding_as_the_published_pipeline(encoder: TextEncoder) -> None:
-    tokens = encoder.tokenizer([PROMPTS[2]], padding="max_length", max_length=12, return_tensors="pt")
-    expected = encoder.encoder(**{k: tokens[k] for k in ("input_ids", "attention_mask")}).last_hidden_state[:, :7]
+    tokens, mask = encoder.tokenizer.encode([PROMPTS[2]], 12, pad_to_max=True)
+    expected = encoder.encoder(tokens, mask)[:, :7]
     condition = encoder.encode_cut(PROMPTS[2], num_tokens=7)
     assert condition.text is not None
     torch.testing.assert_close(condition.text, expected)
@@ -79,7 +80,7 @@ def test_a_repeated_prompt_is_encoded_once_and_few_are_remembered(
 def test_refuses_no_prompt_and_prompts_without_tokens(encoder: TextEncoder) -> None:
     with pytest.raises(ValueError, match="no prompt"):
         encoder.encode([])
-    encoder.tokenizer.backend_tokenizer.post_processor = None
+    encoder.tokenizer.tokenizer.post_processor = None
     with pytest.raises(ValueError, match="no token of ''"):
         encoder.encode(["red", " "])
 
@@ -104,6 +105,6 @@ def test_a_panic_of_the_tokenizer_is_an_ordinary_error(encoder: TextEncoder, mon
     def panic(*_: object, **__: object) -> None:
         raise PanicException("index out of bounds")
 
-    monkeypatch.setattr(encoder, "tokenizer", panic)
+    monkeypatch.setattr(encoder.tokenizer, "encode", panic)
     with pytest.raises(ValueError, match="the tokenizer fails on this prompt: index out of bounds"):
         encoder.encode(["red"])

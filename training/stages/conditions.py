@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from models.conditioning import Condition
+from models.t5.encoder import T5Encoder
+from models.t5.tokenizer import TextTokenizer
 from training.stages.latents import LatentDataset
 from training.stages.tokenizer import MAX_TOKENS
 from training.world import prompts
@@ -45,9 +46,7 @@ class PromptPool:
         return PromptPool(self.tokens.to(device), self.lengths.to(device), self.empty.to(device))
 
 
-def make_prompt_pool(
-    dataset: LatentDataset, tokenizer: PreTrainedTokenizerBase, wordings: int, seed: int
-) -> PromptPool:
+def make_prompt_pool(dataset: LatentDataset, tokenizer: TextTokenizer, wordings: int, seed: int) -> PromptPool:
     """Word every scene `wordings` times."""
     rng = random.Random(seed)
     tokens = torch.zeros(len(dataset), wordings, MAX_TOKENS, dtype=torch.int16)
@@ -58,16 +57,16 @@ def make_prompt_pool(
         texts = [
             prompts.sample(Scene.from_row(row), rng) for row in rows[start : start + chunk] for _ in range(wordings)
         ]
-        encoded = _tokenize(tokenizer, texts)
+        encoded, mask = _tokenize(tokenizer, texts)
         stop = start + len(texts) // wordings
-        tokens[start:stop] = encoded["input_ids"].to(torch.int16).view(-1, wordings, MAX_TOKENS)
-        lengths[start:stop] = encoded["attention_mask"].sum(dim=1).to(torch.int16).view(-1, wordings)
+        tokens[start:stop] = encoded.to(torch.int16).view(-1, wordings, MAX_TOKENS)
+        lengths[start:stop] = mask.sum(dim=1).to(torch.int16).view(-1, wordings)
     longest = int(lengths.max())
-    empty = _tokenize(tokenizer, [""])["input_ids"][0, :longest].to(torch.int16)
+    empty = _tokenize(tokenizer, [""])[0][0, :longest].to(torch.int16)
     return PromptPool(tokens[:, :, :longest].contiguous(), lengths, empty)
 
 
-def text_conditions(pool: PromptPool, encoder: T5EncoderModel) -> ConditionOf:
+def text_conditions(pool: PromptPool, encoder: T5Encoder) -> ConditionOf:
     """One wording of each video, encoded; a dropped one is the empty prompt, padded to the length of the wording.
 
     That is what guidance compares with at inference: the published pipeline cuts the encoded negative prompt to the
@@ -81,18 +80,11 @@ def text_conditions(pool: PromptPool, encoder: T5EncoderModel) -> ConditionOf:
         tokens = torch.where(dropped[:, None], pool.empty, pool.tokens[indices, which]).long()
         lengths = pool.lengths[indices, which]
         encoded_lengths = torch.where(dropped, int((pool.empty != 0).sum()), lengths)
-        states = encoder(input_ids=tokens, attention_mask=positions < encoded_lengths[:, None]).last_hidden_state
+        states = encoder(tokens, positions < encoded_lengths[:, None])
         return Condition(text=states, text_mask=positions < lengths[:, None])
 
     return condition_of
 
 
-def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
-    encoded: dict[str, Tensor] = tokenizer(
-        [text.lower().strip() for text in texts],
-        padding="max_length",
-        truncation=True,
-        max_length=MAX_TOKENS,
-        return_tensors="pt",
-    )
-    return encoded
+def _tokenize(tokenizer: TextTokenizer, texts: list[str]) -> tuple[Tensor, Tensor]:
+    return tokenizer.encode([text.lower().strip() for text in texts], MAX_TOKENS, pad_to_max=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, T5EncoderModel
 
+from models.checkpoint.text_encoder import load_encoder
+from models.checkpoint.tokenizer import load_tokenizer
 from models.conditioning import Condition
 from models.config import Conditioning
 from models.sampling.schedule import NoiseSchedule
@@ -115,8 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if demo.config.conditioning is Conditioning.CLASS:
         condition_of = class_conditions(dataset)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(options.text / "tokenizer")
-        encoder: T5EncoderModel = nn.Module.to(T5EncoderModel.from_pretrained(options.text / "text_encoder"), device)
+        tokenizer = load_tokenizer(options.text / "tokenizer")
+        encoder = load_encoder(options.text / "text_encoder", torch.float32).to(device)
         condition_of = text_conditions(make_prompt_pool(dataset, tokenizer, WORDINGS, seed=0).to(device), encoder)
     torch.manual_seed(0)
     model = Transformer(demo.config)

@@ -1,10 +1,11 @@
-"""The start of training: the published initialisation (DiT, section 3.2), under our stacked layout."""
+"""The start of training: the published initialisations of DiT (section 3.2), under our stacked layout, and of T5."""
 
 import torch
 from torch import Tensor, nn
 
 from models.attention.matrix import MatrixAttention
 from models.modulation import AdaLNSingle, AdaLNZero
+from models.t5.encoder import GatedFeedForward, ReluFeedForward, SelfAttention, T5Encoder
 from models.transformer import Transformer
 
 
@@ -23,6 +24,21 @@ def initialize(model: Transformer) -> None:
         nn.init.normal_(linear.weight, std=0.02)
     _initialize_modulation(model.modulation)
     nn.init.zeros_(model.output.weight)
+
+
+@torch.no_grad()
+def initialize_encoder(encoder: T5Encoder) -> None:
+    """Every layer keeps the variance of its input; the scores of attention need no division."""
+    nn.init.normal_(encoder.shared.weight)
+    for module in encoder.modules():
+        if isinstance(module, SelfAttention):
+            nn.init.normal_(module.q.weight, std=(module.q.in_features * module.head_width) ** -0.5)
+        if isinstance(module, SelfAttention | GatedFeedForward | ReluFeedForward):
+            for name, linear in module.named_children():
+                if isinstance(linear, nn.Linear) and name != "q":
+                    nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+                elif isinstance(linear, nn.Embedding):  # the bias of distances
+                    nn.init.normal_(linear.weight, std=encoder.config.d_model**-0.5)
 
 
 def _initialize_modulation(modulation: nn.Module) -> None:

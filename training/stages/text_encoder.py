@@ -14,10 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
+from models.checkpoint.text_encoder import save_encoder
+from models.checkpoint.tokenizer import load_tokenizer, save_tokenizer
+from models.t5.config import T5Config
+from models.t5.encoder import T5Encoder
+from models.t5.tokenizer import TextTokenizer
 from training.loop import LoopSettings, autocast, pick_device, train
-from training.stages.tokenizer import MAX_TOKENS, make_tokenizer, save_tokenizer
+from training.stages.initialize import initialize_encoder
+from training.stages.tokenizer import MAX_TOKENS, make_tokenizer
 from training.world import prompts
 from training.world.prompts import Wording
 from training.world.scenes import ATTRIBUTES, VOCABULARY, Split, draw_scenes
@@ -28,7 +33,7 @@ WIDTH = 128
 class AttributeReader(nn.Module):
     """The encoder and its heads: token ids (B, L) and mask (B, L) -> logits (B, classes), one tensor per attribute."""
 
-    def __init__(self, encoder: T5EncoderModel) -> None:
+    def __init__(self, encoder: T5Encoder) -> None:
         super().__init__()
         self.encoder = encoder
         width = encoder.config.d_model
@@ -36,24 +41,32 @@ class AttributeReader(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(width, len(words) + 1) for words in VOCABULARY.values())
 
     def forward(self, tokens: Tensor, mask: Tensor) -> list[Tensor]:
-        states = self.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
+        states = self.encoder(tokens, mask).float()
         scores = torch.einsum("ad,bld->bal", self.queries, states).masked_fill(~mask[:, None], -torch.inf)
         pooled = scores.softmax(dim=-1) @ states
         return [head(pooled[:, index]) for index, head in enumerate(self.heads)]
 
 
-def new_encoder(vocabulary_size: int) -> T5EncoderModel:
+def new_encoder(vocabulary_size: int) -> T5Encoder:
     config = T5Config(
-        vocab_size=vocabulary_size, d_model=WIDTH, d_kv=32, d_ff=256, num_layers=3, num_heads=4, dropout_rate=0.05,
-        feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False, pad_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    return T5EncoderModel(config)
+        vocab_size=vocabulary_size,
+        d_model=WIDTH,
+        d_kv=32,
+        d_ff=256,
+        num_layers=3,
+        num_heads=4,
+        dropout_rate=0.05,
+        feed_forward_proj="gated-gelu",
+    )
+    encoder = T5Encoder(config)
+    initialize_encoder(encoder)
+    return encoder
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+def tokenize(tokenizer: TextTokenizer, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids and mask, both (B, L), L the longest text but at most MAX_TOKENS."""
-    encoded = tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-    return encoded["input_ids"].to(device), encoded["attention_mask"].bool().to(device)
+    tokens, mask = tokenizer.encode(texts, MAX_TOKENS)
+    return tokens.to(device), mask.to(device)
 
 
 def wordings_of(num_prompts: int, seed: int, disturbed: bool = False, held_out: bool = False) -> list[Wording]:
@@ -64,7 +77,7 @@ def wordings_of(num_prompts: int, seed: int, disturbed: bool = False, held_out: 
     return [prompts.disturb(wording, rng) if disturbed else wording for wording in made]
 
 
-def pretrain(reader: AttributeReader, tokenizer: PreTrainedTokenizerBase, settings: LoopSettings, batch: int) -> None:
+def pretrain(reader: AttributeReader, tokenizer: TextTokenizer, settings: LoopSettings, batch: int) -> None:
     device = reader.queries.device
 
     def loss_of_step(step: int) -> dict[str, Tensor]:
@@ -82,13 +95,13 @@ def pretrain(reader: AttributeReader, tokenizer: PreTrainedTokenizerBase, settin
 
 
 @torch.no_grad()
-def read(reader: AttributeReader, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def read(reader: AttributeReader, tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
     """What the heads read in each text: class indices in the order of ATTRIBUTES."""
     tokens, mask = tokenize(tokenizer, texts, reader.queries.device)
     return torch.stack([logits.argmax(dim=-1) for logits in reader(tokens, mask)], dim=1).tolist()
 
 
-def accuracy(reader: AttributeReader, tokenizer: PreTrainedTokenizerBase, made: Sequence[Wording]) -> dict[str, float]:
+def accuracy(reader: AttributeReader, tokenizer: TextTokenizer, made: Sequence[Wording]) -> dict[str, float]:
     """The share of wordings read rightly, by attribute and (`all`) in every attribute at once."""
     right = []
     for start in tqdm(range(0, len(made), 256), desc="reading", leave=False):
@@ -106,14 +119,14 @@ def run(
     torch.manual_seed(0)
     if not (out / "tokenizer" / "tokenizer.json").exists():
         save_tokenizer(make_tokenizer(), out / "tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(out / "tokenizer")
+    tokenizer = load_tokenizer(out / "tokenizer")
     reader = AttributeReader(new_encoder(len(tokenizer))).to(device)
     pretrain(reader, tokenizer, LoopSettings(out, steps, learning_rate=2e-3, save_every=250), batch)
     report = {
         "training wordings": accuracy(reader, tokenizer, wordings_of(num_measured, seed=11)),
         "held-out wordings": accuracy(reader, tokenizer, wordings_of(num_measured, seed=12, held_out=True)),
     }
-    reader.encoder.save_pretrained(out / "text_encoder")
+    save_encoder(reader.encoder, out / "text_encoder")
     torch.save({"queries": reader.queries.detach().cpu(), "heads": reader.heads.state_dict()}, out / "heads.pt")
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return report

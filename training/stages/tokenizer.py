@@ -1,12 +1,11 @@
 """A small byte-level BPE tokenizer made from the prompts: any text can be encoded, common words are one token."""
 
-import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from models.t5.tokenizer import TextTokenizer
 from training.world import prompts, wordings
 from training.world.scenes import draw_scenes
 
@@ -15,7 +14,7 @@ MAX_TOKENS = 40
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
-def make_tokenizer(num_prompts: int = 20_000, seed: int = 0) -> Tokenizer:
+def make_tokenizer(num_prompts: int = 20_000, seed: int = 0) -> TextTokenizer:
     """A tokenizer that lower-cases, splits bytes and words, and ends every text with </s> as T5's does."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
@@ -30,23 +29,7 @@ def make_tokenizer(num_prompts: int = 20_000, seed: int = 0) -> Tokenizer:
     tokenizer.train_from_iterator(_corpus(num_prompts, seed), trainer)
     end = tokenizer.token_to_id(END)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, end)])
-    return tokenizer
-
-
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the two files from which `AutoTokenizer.from_pretrained(folder)` makes a fast tokenizer."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "pad_token": PAD,
-        "eos_token": END,
-        "unk_token": UNKNOWN,
-        "model_max_length": MAX_TOKENS,
-        "padding_side": "right",
-        "clean_up_tokenization_spaces": False,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return TextTokenizer(tokenizer, PAD)
 
 
 def _corpus(num_prompts: int, seed: int) -> Iterator[str]:

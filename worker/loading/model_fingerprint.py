@@ -3,6 +3,7 @@
 import hashlib
 
 import torch
+from torch import nn
 
 from models.checkpoint.load import Checkpoint
 
@@ -14,7 +15,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 
     Only the first numbers of each tensor are read, which takes milliseconds: training or merging changes every tensor.
     """
-    modules = [checkpoint.transformer]
+    modules: list[nn.Module] = [checkpoint.transformer]
     if checkpoint.text_encoder is not None:
         modules.append(checkpoint.text_encoder.encoder)
     tensors = [tensor for module in modules for tensor in module.state_dict().values()]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from models.checkpoint.directory import CheckpointConfig, new_folder
 from models.checkpoint.load import load_checkpoint
 from models.checkpoint.save import save_checkpoint
+from models.checkpoint.text_encoder import save_encoder
 from models.config import Conditioning, TransformerConfig
 from models.generate import Generation, denoise
 from models.sampling.schedule import NoiseSchedule
@@ -138,7 +139,7 @@ def test_names_the_file_that_is_missing(tmp_path: Path, missing: str, message: s
 def test_refuses_a_text_encoder_of_another_width(tmp_path: Path) -> None:
     save(tmp_path / "x", Conditioning.TEXT)
     other = make_text_encoder(d_model=16)
-    other.save_pretrained(tmp_path / "x" / "text_encoder")
+    save_encoder(other, tmp_path / "x" / "text_encoder")
     with pytest.raises(ValueError, match=f"text encoder's width is 16, but the transformer reads text of {TEXT_WIDTH}"):
         load_checkpoint(tmp_path / "x")
 

@@ -32,6 +32,7 @@ from tests.models.conversion.sources import (
 )
 from tests.models.diffusers_parts import as_diffusers
 from tests.models.parts import PROMPTS, make_temporal_vae, make_text_encoder, make_tokenizer, make_vae
+from tests.models.transformers_parts import as_transformers, as_transformers_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +49,10 @@ def convert(source: Path, folder: Path, output: dict[str, Any] | None = None, **
     return convert_diffusers(source, TextOptions(**options), Output(folder, **(output or {})))
 
 
-def make_pipeline() -> Any:
-    vae = as_diffusers(make_vae())
-    return LattePipeline(make_tokenizer(), make_text_encoder(), vae, make_latte(), make_scheduler())
+def make_pipeline(folder: Path) -> Any:
+    tokenizer = as_transformers_tokenizer(make_tokenizer(), folder)
+    encoder, vae = as_transformers(make_text_encoder()), as_diffusers(make_vae())
+    return LattePipeline(tokenizer, encoder, vae, make_latte(), make_scheduler())
 
 
 def test_a_diffusers_folder_gives_the_video_of_diffusers_pipeline(tmp_path: Path, latte: Path) -> None:
@@ -58,9 +60,7 @@ def test_a_diffusers_folder_gives_the_video_of_diffusers_pipeline(tmp_path: Path
     made = convert(latte, tmp_path / "out")
     assert (made.model_name, made.frame_size, made.merged) == ("LatteTransformer3DModel", 64, ())
     checkpoint = load_checkpoint(tmp_path / "out")
-    pipeline = LattePipeline(
-        make_tokenizer(), make_text_encoder(), as_diffusers(make_vae()), make_latte(), make_scheduler()
-    )
+    pipeline = make_pipeline(tmp_path / "tokenizer")
     pipeline.set_progress_bar_config(disable=True)
     cases = (
         (PROMPTS[0], "two stars", False),
@@ -300,9 +300,7 @@ def test_without_temporal_attention_every_frame_is_computed_alone(tmp_path: Path
 def test_without_mask_feature_both_prompts_keep_their_padding(tmp_path: Path, latte: Path) -> None:
     convert(latte, tmp_path / "out", mask_feature=False)
     checkpoint = load_checkpoint(tmp_path / "out")
-    pipeline = LattePipeline(
-        make_tokenizer(), make_text_encoder(), as_diffusers(make_vae()), make_latte(), make_scheduler()
-    )
+    pipeline = make_pipeline(tmp_path / "tokenizer")
     prompt, negative = pipeline.encode_prompt(PROMPTS[0], negative_prompt="two stars", mask_feature=False)
     condition = checkpoint.condition(PROMPTS[0])
     assert condition.text is not None

@@ -12,12 +12,8 @@ import warnings
 from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
-import ftfy
-from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning
-from bs4.exceptions import ParserRejectedMarkup
-
-# A prompt that looks like a file name is no mistake of ours.
-warnings.filterwarnings("ignore", category=MarkupResemblesLocatorWarning)
+# What beautifulsoup4 says of a prompt that looks like a file name or a URL. It is no mistake of ours.
+warnings.filterwarnings("ignore", message=r"\s*The input (passed in on this line )?looks more like")
 
 Rule = tuple[re.Pattern[str], str]
 
@@ -101,6 +97,8 @@ def clean_caption(caption: str) -> str:
 
 
 def _clean(caption: str) -> str:
+    import ftfy  # like beautifulsoup4, too slow to import for a process that cleans nothing
+
     text = unquote_plus(caption).strip().lower().replace("<person>", "person")
     text = _text_of_html(_apply(_LINKS, text))
     text = _apply(_HANDLES_AND_SCRIPTS, text).translate(_QUOTES)
@@ -118,6 +116,11 @@ def _apply(rules: Sequence[Rule], text: str) -> str:
 
 
 def _text_of_html(text: str) -> str:
+    if "<" not in text and "&" not in text:
+        return text
+    from bs4 import BeautifulSoup
+    from bs4.exceptions import ParserRejectedMarkup
+
     try:
         return BeautifulSoup(text, "html.parser").text
     except ParserRejectedMarkup as error:

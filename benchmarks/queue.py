@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from redis import Redis
@@ -33,24 +33,28 @@ from worker.dispatch.served_models import ServedModels
 from worker.engine.engine import Denoised, Engine, Event, Progress
 from worker.engine.snapshot_schedule import SnapshotSchedule
 from worker.loading.adapter_cache import AdapterCache
+from worker.loading.loader import Loader
 from worker.loading.model_cache import ModelCache, load_models
 from worker.loading.model_changes import ModelChanges
+from worker.loading.model_loads import ModelLoads
 from worker.loop import Loop
 from worker.messages import (
     CloseFinisher,
+    CloseLoader,
+    ClosePreparer,
     DispatcherMessage,
     FinisherMessage,
     FinishJob,
     Inbox,
     JobFinished,
+    LoaderMessage,
     LoopMessage,
     PreparerMessage,
 )
 from worker.metrics import Meter
-from worker.output.finisher import Finisher
 from worker.output.previews import Previews
 from worker.preparer import Preparer
-from worker.worker import Worker
+from worker.worker import LoopHelper, Worker
 
 RESULTS = Path(__file__).parent / "results" / "queue.json"
 WAITING = (10, 100, 1_000, 10_000)
@@ -191,6 +195,7 @@ def _records(count: int) -> list[VideoRecord]:
 
 def _worker(redis: Redis, store: ClaimedVideos, models: ModelCache, times: Times) -> Worker:
     dispatcher_inbox: Inbox[DispatcherMessage] = Inbox()
+    loader_inbox: Inbox[LoaderMessage] = Inbox()
     preparer_inbox: Inbox[PreparerMessage] = Inbox()
     loop_inbox: Inbox[LoopMessage] = Inbox()
     finisher_inbox: Inbox[FinisherMessage] = Inbox()
@@ -211,6 +216,8 @@ def _worker(redis: Redis, store: ClaimedVideos, models: ModelCache, times: Times
     )
     adapters = AdapterCache(Path("adapters"), max_bytes=0)
     preparer = Preparer(preparer_inbox, loop_inbox, dispatcher_inbox, adapters)
+    loader = Loader(loader_inbox, loop_inbox, dispatcher_inbox, torch.device("cpu"))
+    loads = ModelLoads(models, loader_inbox)
     loop = Loop(
         loop_inbox,
         dispatcher_inbox,
@@ -218,13 +225,19 @@ def _worker(redis: Redis, store: ClaimedVideos, models: ModelCache, times: Times
         finisher_inbox,
         InstantEngine(times),
         models,
-        ModelChanges(models, lambda folder, card: models[card.id], dispatcher_inbox, idle_seconds=None),
+        loads,
+        ModelChanges(models, loads, lambda folder, card: models[card.id], dispatcher_inbox, idle_seconds=None),
         Previews(),
         SnapshotSchedule(0, 0),
         heartbeat_seconds=1,
     )
-    finisher = cast(Finisher, InstantFinisher(finisher_inbox, dispatcher_inbox))
-    return Worker(dispatcher, preparer, loop, finisher, dispatcher_inbox, preparer_inbox, finisher_inbox)
+    finisher = InstantFinisher(finisher_inbox, dispatcher_inbox)
+    helpers = [
+        LoopHelper("loader", loader.run, lambda: loader_inbox.post(CloseLoader())),
+        LoopHelper("preparer", preparer.run, lambda: preparer_inbox.post(ClosePreparer())),
+        LoopHelper("finisher", finisher.run, lambda: finisher_inbox.post(CloseFinisher())),
+    ]
+    return Worker(dispatcher, loop, helpers, dispatcher_inbox)
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ It owns the engine and the models.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from models.generate import Generation
 from worker.context import log_about
 from worker.engine.engine import Denoised, Engine, Event, Progress
 from worker.engine.snapshot_schedule import SnapshotSchedule
-from worker.loading.model_cache import ModelCache
+from worker.errors import StartupError
+from worker.loading.model_cache import ModelCache, unavailable
 from worker.loading.model_changes import ModelChanges
+from worker.loading.model_loads import ModelLoads
 from worker.messages import (
     AddModel,
     AdmitJob,
@@ -33,6 +36,8 @@ from worker.messages import (
     LoadModel,
     LoopMessage,
     LoopReport,
+    ModelNotRead,
+    ModelRead,
     PinModels,
     PrepareJob,
     PreparerMessage,
@@ -62,6 +67,7 @@ class Loop:
         finisher: Inbox[FinisherMessage],
         engine: Engine,
         models: ModelCache,
+        loads: ModelLoads,
         changes: ModelChanges,
         previews: Previews,
         snapshots: SnapshotSchedule,
@@ -75,15 +81,18 @@ class Loop:
         self._finisher = finisher
         self._engine = engine
         self._models = models
+        self._loads = loads
         self._changes = changes
         self._previews = previews
         self._snapshots = snapshots
         self._heartbeat_seconds = heartbeat_seconds
         self._clock = clock
+        self._waiting: dict[str, AdmitJob] = {}  # for their models
         self._preparing: dict[str, AdmitJob] = {}
         self._jobs: dict[str, AdmitJob] = {}  # the active requests
         self._steps: dict[str, int] = {}
         self._reported_at = float("-inf")
+        self._reported: tuple[frozenset[str], str | None] = (frozenset(), None)
         self._is_draining = False
         self._has_ended = False
 
@@ -96,30 +105,28 @@ class Loop:
         wait_seconds = 0.0
         while not self._has_ended:
             messages = self._inbox.receive(wait_seconds)
-            self._report()
             for message in messages:
                 self._handle(message)
-            self._changes.apply(self._models_in_use())
+            in_use = _models_of(self._preparing, self._jobs)
+            self._changes.apply(in_use | _models_of(self._waiting))
+            self._loads.advance(in_use)
+            self._report()
             events = self._engine.step()
             for event in events:
                 self._publish(event)
             wait_seconds = 0.0 if events else _MEMORY_RETRY_SECONDS if self._jobs else self._heartbeat_seconds
 
-    def _models_in_use(self) -> set[str]:
-        return {job.record.request.model for job in (*self._preparing.values(), *self._jobs.values())}
-
     def _report(self) -> None:
-        now = self._clock()
-        if now - self._reported_at >= min(_REPORT_SECONDS, self._heartbeat_seconds):
-            loaded = frozenset(self._models.loaded)
-            self._dispatcher.post(LoopReport(now, self._steps.copy(), self._engine.cost_per_second(), loaded))
-            self._reported_at = now
+        now, states = self._clock(), (frozenset(self._models.loaded), self._loads.reading)
+        if states != self._reported or now - self._reported_at >= min(_REPORT_SECONDS, self._heartbeat_seconds):
+            self._dispatcher.post(LoopReport(now, self._steps.copy(), self._engine.cost_per_second(), *states))
+            self._reported_at, self._reported = now, states
 
     def _handle(self, message: LoopMessage) -> None:
         match message:
             case AdmitJob():
-                with log_about(message.record):
-                    self._prepare(message)
+                self._waiting[message.request_id] = message
+                self._loads.request(message.record.request.model, partial(self._prepare, message))
             case JobPrepared(request_id, generation):
                 if request_id in self._preparing:  # otherwise evicted meanwhile
                     job = self._preparing.pop(request_id)
@@ -132,19 +139,27 @@ class Loop:
                 self._evict(request_id)
             case AddModel() | RemoveModel() | LoadModel() | UnloadModel() | PinModels():
                 self._changes.receive(message)
+            case ModelRead() | ModelNotRead():
+                self._loads.receive(message)
             case DrainStarted():
                 self._is_draining = True
             case DispatcherEnded():
                 self._has_ended = True
 
-    def _prepare(self, job: AdmitJob) -> None:
-        try:
-            model = self._models[job.record.request.model]
-        except Exception as error:
-            self._dispatcher.post(JobFailed(job.request_id, error))
-        else:
+    def _prepare(self, job: AdmitJob, error: Exception | None) -> None:
+        """Have a job prepared whose model is in memory, or fail it with the error of loading the model."""
+        if self._waiting.pop(job.request_id, None) is None:
+            return  # evicted meanwhile
+        name = job.record.request.model
+        if error is None:
+            model = self._models[name]
             self._preparing[job.request_id] = job
             self._preparer.post(PrepareJob(job.request_id, job.record, model.card, model.checkpoint, job.reference))
+            return
+        if isinstance(error, StartupError):
+            with log_about(job.record):
+                error = unavailable(name, error)
+        self._dispatcher.post(JobFailed(job.request_id, error))
 
     def _admit(self, job: AdmitJob, generation: Generation) -> None:
         try:
@@ -171,6 +186,8 @@ class Loop:
         return True
 
     def _evict(self, request_id: str) -> None:
+        if self._waiting.pop(request_id, None) is not None:
+            return
         if self._preparing.pop(request_id, None) is not None:
             self._preparer.post(DropJob(request_id))
             return
@@ -232,6 +249,10 @@ class Loop:
         self._steps.pop(request_id, None)
         self._previews.forget(request_id)
         self._snapshots.forget(request_id)
+
+
+def _models_of(*jobs: Mapping[str, AdmitJob]) -> set[str]:
+    return {job.record.request.model for some in jobs for job in some.values()}
 
 
 def record_event(latents: Tensor) -> torch.cuda.Event | None:

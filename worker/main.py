@@ -39,10 +39,22 @@ from worker.errors import StartupError
 from worker.loading.adapter_cache import AdapterCache
 from worker.loading.adapter_watch import AdapterWatch
 from worker.loading.checkpoint_watch import CheckpointWatch
+from worker.loading.loader import Loader
 from worker.loading.model_cache import ModelCache, load_model, load_models
 from worker.loading.model_changes import ModelChanges
+from worker.loading.model_loads import ModelLoads
 from worker.loop import Loop
-from worker.messages import DispatcherMessage, FinisherMessage, Inbox, LoopMessage, PreparerMessage
+from worker.messages import (
+    CloseFinisher,
+    CloseLoader,
+    ClosePreparer,
+    DispatcherMessage,
+    FinisherMessage,
+    Inbox,
+    LoaderMessage,
+    LoopMessage,
+    PreparerMessage,
+)
 from worker.metrics import Meter
 from worker.output.artifact_upload import upload_artifacts
 from worker.output.finisher import Finisher
@@ -50,7 +62,7 @@ from worker.output.previews import Previews
 from worker.output.provenance import DEFAULT_PROVENANCE, Provenance, provenance_of
 from worker.output.retry import Retry
 from worker.preparer import Preparer
-from worker.worker import Worker
+from worker.worker import LoopHelper, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +170,7 @@ def build_worker(
     files state about their origin. `ranks` are other GPUs, which share passes.
     """
     dispatcher_inbox: Inbox[DispatcherMessage] = Inbox()
+    loader_inbox: Inbox[LoaderMessage] = Inbox()
     preparer_inbox: Inbox[PreparerMessage] = Inbox()
     loop_inbox: Inbox[LoopMessage] = Inbox()
     finisher_inbox: Inbox[FinisherMessage] = Inbox()
@@ -212,6 +225,8 @@ def build_worker(
         AdapterCache(settings.adapters, settings.max_adapter_bytes),
         clock,
     )
+    loader = Loader(loader_inbox, loop_inbox, dispatcher_inbox, device, clock)
+    loads = ModelLoads(models, loader_inbox)
     loop = Loop(
         loop_inbox,
         dispatcher_inbox,
@@ -219,7 +234,8 @@ def build_worker(
         finisher_inbox,
         engine,
         models,
-        ModelChanges(models, open_checkpoint, dispatcher_inbox, settings.model_idle_seconds),
+        loads,
+        ModelChanges(models, loads, open_checkpoint, dispatcher_inbox, settings.model_idle_seconds, clock),
         Previews(),
         SnapshotSchedule(settings.resume_seconds, settings.resume_max_bytes, clock),
         min(_MAX_HEARTBEAT_SECONDS, settings.step_timeout_seconds / 4),
@@ -232,7 +248,12 @@ def build_worker(
         Retry(full_disk_seconds=settings.artifact_retry_seconds),
         provenance,
     )
-    return Worker(dispatcher, preparer, loop, finisher, dispatcher_inbox, preparer_inbox, finisher_inbox)
+    helpers = [
+        LoopHelper("loader", loader.run, lambda: loader_inbox.post(CloseLoader())),
+        LoopHelper("preparer", preparer.run, lambda: preparer_inbox.post(ClosePreparer())),
+        LoopHelper("finisher", finisher.run, lambda: finisher_inbox.post(CloseFinisher())),
+    ]
+    return Worker(dispatcher, loop, helpers, dispatcher_inbox)
 
 
 class _Beat:

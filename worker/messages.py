@@ -1,13 +1,13 @@
 """The messages between the threads of a worker, and the inbox in which a thread receives them.
 
-The dispatcher thread talks to Redis, the preparer thread encodes requests, the loop thread runs the engine, and the
-finisher thread makes the files. Each keeps its state to itself.
+The dispatcher thread talks to Redis, the loader thread reads checkpoints, the preparer thread encodes requests, the
+loop thread runs the engine, and the finisher thread makes the files. Each keeps its state to itself.
 
 Shape legend: T frames, C H W latent.
 """
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -126,6 +126,24 @@ class UnloadModel:
     model: str
 
 
+@dataclass(frozen=True, eq=False)
+class ModelRead:
+    """The loader has read a checkpoint, in `seconds`. On CUDA, the weights are complete."""
+
+    model: str
+    card: ModelCard
+    checkpoint: Checkpoint
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ModelNotRead:
+    """Reading the checkpoint of a model raised `error`."""
+
+    model: str
+    error: Exception
+
+
 @dataclass(frozen=True)
 class PinModels:
     """Keep these models in memory, and no others."""
@@ -134,7 +152,9 @@ class PinModels:
 
 
 ModelMessage = AddModel | RemoveModel | LoadModel | UnloadModel
-LoopMessage = AdmitJob | JobPrepared | JobFailed | EvictJob | DrainStarted | DispatcherEnded | ModelMessage | PinModels
+ModelResult = ModelRead | ModelNotRead
+JobStage = AdmitJob | JobPrepared | JobFailed | EvictJob
+LoopMessage = JobStage | DrainStarted | DispatcherEnded | ModelMessage | PinModels | ModelResult
 
 
 # To the dispatcher
@@ -149,19 +169,22 @@ class LoopReport:
         steps: Completed steps of each active request.
         cost_per_second: Measured speed of each model (`Engine.cost_per_second`).
         loaded: The models in memory.
+        loading: The model that the loader reads.
     """
 
     at: float
     steps: Mapping[str, int]
     cost_per_second: Mapping[str, float]
     loaded: frozenset[str] = frozenset()
+    loading: str | None = None
 
 
 @dataclass(frozen=True)
 class ModelLoading:
-    """The loop loads a model. Its next report says that it has ended."""
+    """The model that is loaded since `at`, None when none is; posted before the load starts."""
 
-    model: str
+    model: str | None
+    at: float
 
 
 @dataclass(frozen=True)
@@ -269,6 +292,25 @@ class ClosePreparer:
 
 
 PreparerMessage = PrepareJob | DropJob | ClosePreparer
+
+
+# To the loader
+
+
+@dataclass(frozen=True, eq=False)
+class ReadModel:
+    """Read a checkpoint to the device with `read`."""
+
+    model: str
+    read: Callable[[], tuple[ModelCard, Checkpoint]]
+
+
+@dataclass(frozen=True)
+class CloseLoader:
+    """End the thread after the checkpoint that it reads."""
+
+
+LoaderMessage = ReadModel | CloseLoader
 
 
 # To the finisher

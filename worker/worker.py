@@ -1,22 +1,22 @@
-"""A worker: the dispatcher, preparer, loop and finisher threads, and how they start and end."""
+"""A worker: the dispatcher, loop, loader, preparer and finisher threads, and how they start and end."""
 
 import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import FrameType
 
 from worker.dispatch.dispatcher import Dispatcher
 from worker.loop import Loop
-from worker.messages import (
-    CloseFinisher,
-    ClosePreparer,
-    DispatcherMessage,
-    FinisherMessage,
-    Inbox,
-    LoopEnded,
-    PreparerMessage,
-    StopRequested,
-)
-from worker.output.finisher import Finisher
-from worker.preparer import Preparer
+from worker.messages import DispatcherMessage, Inbox, LoopEnded, StopRequested
+
+
+@dataclass(frozen=True)
+class LoopHelper:
+    """A thread that works for the loop. `close` ends it after the work at hand."""
+
+    name: str
+    run: Callable[[], None]
+    close: Callable[[], None]
 
 
 class Worker:
@@ -25,20 +25,14 @@ class Worker:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        preparer: Preparer,
         loop: Loop,
-        finisher: Finisher,
+        helpers: Sequence[LoopHelper],
         dispatcher_inbox: Inbox[DispatcherMessage],
-        preparer_inbox: Inbox[PreparerMessage],
-        finisher_inbox: Inbox[FinisherMessage],
     ) -> None:
         self._dispatcher = dispatcher
-        self._preparer = preparer
         self._loop = loop
-        self._finisher = finisher
+        self._helpers = helpers
         self._dispatcher_inbox = dispatcher_inbox
-        self._preparer_inbox = preparer_inbox
-        self._finisher_inbox = finisher_inbox
 
     def warm_up(self, max_seconds: float) -> None:
         """Measure the models before the first job, for at most `max_seconds` each."""
@@ -50,19 +44,18 @@ class Worker:
         An error of the engine ends the worker; its leases then expire as after a crash.
         """
         dispatcher = threading.Thread(target=self._dispatcher.run, name="dispatcher", daemon=True)
-        preparer = threading.Thread(target=self._preparer.run, name="preparer", daemon=True)
-        finisher = threading.Thread(target=self._finisher.run, name="finisher", daemon=True)
-        for thread in (dispatcher, preparer, finisher):
+        threads = [threading.Thread(target=helper.run, name=helper.name, daemon=True) for helper in self._helpers]
+        for thread in (dispatcher, *threads):
             thread.start()
         try:
             self._loop.run()
         finally:
             self._dispatcher_inbox.post(LoopEnded())
             dispatcher.join()
-            self._preparer_inbox.post(ClosePreparer())
-            self._finisher_inbox.post(CloseFinisher())
-            preparer.join()
-            finisher.join()
+            for helper in self._helpers:
+                helper.close()
+            for thread in threads:
+                thread.join()
 
     def request_stop(self, signal_number: int, frame: FrameType | None = None) -> None:
         """Drain at the first call, end at once at the second. It is a signal handler; any thread may call it."""

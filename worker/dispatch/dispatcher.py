@@ -119,6 +119,7 @@ class Dispatcher:
         self._due = _Due()
         self._last_report = LoopReport(clock(), {}, {})
         self._preparing_since: float | None = None
+        self._loading_since: float | None = None
         self._is_suspended = False
         self._is_redis_away = False
         self._are_queues_empty = False
@@ -156,6 +157,8 @@ class Dispatcher:
                     if self._served.update_loaded(message):
                         self._beat_soon()
                 case ModelAdded() | ModelRefused() | ModelLoading():
+                    if isinstance(message, ModelLoading):
+                        self._loading_since = None if message.model is None else message.at
                     self._served.update(message)
                     self._beat_soon()
                 case PassChanged():
@@ -202,10 +205,9 @@ class Dispatcher:
         self._due.retry = self._clock() + _RETRY_SECONDS
 
     def _is_hanging(self, for_seconds: float = 0.0) -> bool:
-        since = self._last_report.at
-        if self._preparing_since is not None:
-            since = min(since, self._preparing_since)
-        return self._clock() - since > self._settings.step_timeout_seconds + for_seconds
+        since = (self._last_report.at, self._preparing_since, self._loading_since)
+        first = min(at for at in since if at is not None)
+        return self._clock() - first > self._settings.step_timeout_seconds + for_seconds
 
     def _beat(self) -> None:
         self._rq_worker.beat()

@@ -58,7 +58,8 @@ class ServedModels:
         self._commands: Mapping[str, ModelCommand] = {}
         self._pinned: frozenset[str] = frozenset()
         self._loaded: Collection[str] = frozenset()
-        self._loading: str | None = None
+        self._loading: str | None = None  # by the last report
+        self._load_under_way: str | None = None  # by the last `ModelLoading`
 
     def beat(self) -> None:
         """Poll the folders, announce the models, and pass on new commands. Raises `RedisError`."""
@@ -71,7 +72,7 @@ class ServedModels:
         self._read_commands()
 
     def update(self, message: ModelReport) -> None:
-        """Apply a message of the loop."""
+        """Apply a message of the loop or the loader."""
         match message:
             case ModelAdded(card):
                 logger.info("model added: %s", card.id)
@@ -81,13 +82,13 @@ class ServedModels:
             case ModelRefused(folder):
                 if self._watch is not None:
                     self._watch.refuse(folder)
-            case ModelLoading(model):
-                self._loading = model
+            case ModelLoading(model, _):
+                self._load_under_way = model
 
     def update_loaded(self, report: LoopReport) -> bool:
-        """Apply a report of the loop, which loads nothing while it reports. Returns whether a state has changed."""
-        has_changed = self._loading is not None or report.loaded != self._loaded
-        self._loading, self._loaded = None, report.loaded
+        """Apply a report of the loop. Returns whether a state has changed."""
+        has_changed = (report.loaded, report.loading) != (self._loaded, self._loading)
+        self._loaded, self._loading = report.loaded, report.loading
         return has_changed
 
     @property
@@ -104,7 +105,7 @@ class ServedModels:
         return card.model_copy(update={"adapters": adapters})
 
     def _state(self, model: str) -> ModelState:
-        if model == self._loading:
+        if model in (self._loading, self._load_under_way):
             return "loading"
         return "loaded" if model in self._loaded else "unloaded"
 

@@ -4,11 +4,12 @@ import gc
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import monotonic
 
 import torch
+from torch import Tensor, nn
 
 from jobs.cards import ModelCard
 from models.checkpoint.load import Checkpoint, load_checkpoint
@@ -57,7 +58,7 @@ class ModelCache(Mapping[str, LoadedModel]):
         self._used_at: dict[str, float] = {}
         self._added: dict[str, Callable[[], LoadedModel]] = {}
         self.pinned: Collection[str] = frozenset()
-        self.on_load: Callable[[str], None] = lambda model: None
+        self.on_load: Callable[[str | None], None] = lambda model: None  # called at the start, with None at the end
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.cards)
@@ -94,42 +95,51 @@ class ModelCache(Mapping[str, LoadedModel]):
         try:
             return self.load(model)
         except StartupError as error:
-            logger.error("%s", error.message)
-            raise ModelUnavailableError(
-                f"the model {model!r} no longer loads on this worker: try again later"
-            ) from error
+            raise unavailable(model, error) from error
 
     def load(self, model: str) -> LoadedModel:
-        """Load a model, and unload others for it as necessary. Raises what the loading raises."""
+        """Load a model in this thread, and unload others for it as necessary. Raises what the loading raises."""
         self.on_load(model)
-        self._make_room_for(model)
-        started = self._clock()
+        try:
+            self.make_room(model)
+            started = self._clock()
+            self.put(model, self._read(model), self._clock() - started)
+            self.make_room(model)
+        finally:
+            self.on_load(None)
+        return self._loaded[model]
+
+    def _read(self, model: str) -> LoadedModel:
         while True:
             try:
-                self._loaded[model] = self._added[model]() if model in self._added else self._load(model)
-                break
+                return self.reader(model)()
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 refused = error.with_traceback(None)
             if not self.unload_one(keep=[]):
                 raise refused
-        self._used_at[model] = self._clock()
-        self._seconds[model] = self._used_at[model] - started
-        self._num_bytes[model] = _count_bytes(self._loaded[model].checkpoint)
-        self._make_room_for(model)
-        return self._loaded[model]
 
-    def add(self, card: ModelCard, load: Callable[[], LoadedModel]) -> ModelCard:
-        """Add a model, loaded by `load`, and return the card of its checkpoint. Raises what the loading raises."""
-        self._added[card.id] = load
-        try:
-            loaded = self.load(card.id).card
-        except BaseException:
-            del self._added[card.id]
-            raise
-        self.cards = self.cards | {card.id: loaded}
-        return loaded
+    def reader(self, model: str) -> Callable[[], LoadedModel]:
+        """What reads a model. Any thread may call it."""
+        return self._added.get(model) or partial(self._load, model)
+
+    def put(self, model: str, loaded: LoadedModel, seconds: float) -> None:
+        """Keep a model that was read in `seconds`, unless it is in memory."""
+        self._loaded.setdefault(model, loaded)
+        self._used_at[model] = self._clock()
+        self._seconds[model] = seconds
+        self._num_bytes[model] = sum(tensor.nbytes for tensor in tensors_of(loaded.checkpoint))
+
+    def add(self, model: str, read: Callable[[], LoadedModel]) -> None:
+        """Let a new model be loaded by `read`. `accept` or `remove` follows."""
+        self._added[model] = read
+
+    def accept(self, model: str) -> ModelCard:
+        """Serve a new model that is in memory, and return the card of its checkpoint."""
+        card = self._loaded[model].card
+        self.cards = self.cards | {model: card}
+        return card
 
     def remove(self, model: str) -> None:
         """Unload a model and forget it."""
@@ -160,6 +170,22 @@ class ModelCache(Mapping[str, LoadedModel]):
                 return self._drop(model)
         return False
 
+    def make_room(self, model: str, keep: Collection[str] = ()) -> bool:
+        """Unload models outside `keep` until `model` fits into the memory limit. Returns whether it does."""
+        while self._max_bytes is not None and self._bytes_with(model) > self._max_bytes:
+            if not self.unload_one(keep={*keep, model}):
+                return False
+        return True
+
+    def trim(self, keep: Collection[str]) -> None:
+        """Unload models outside `keep` that exceed the memory limit. The most recently used one stays."""
+        for model in self.loaded[-1:]:
+            self.make_room(model, keep)
+
+    def can_become_free(self, in_use: Collection[str]) -> bool:
+        """Whether one of the models `in_use` can be unloaded later."""
+        return any(model in in_use and model not in self.pinned for model in self._loaded)
+
     def _drop(self, model: str) -> bool:
         if model not in self._loaded:
             return False
@@ -169,14 +195,15 @@ class ModelCache(Mapping[str, LoadedModel]):
         free_cached_memory()
         return True
 
-    def _make_room_for(self, model: str) -> None:
-        while self._max_bytes is not None and self._bytes_with(model) > self._max_bytes:
-            if not self.unload_one(keep=[model]):
-                return
-
     def _bytes_with(self, model: str) -> int:
         """Memory of the loaded models and of `model`, which counts as 0 before its first load."""
         return sum(self._num_bytes.get(name, 0) for name in {*self._loaded, model})
+
+
+def unavailable(model: str, error: StartupError) -> ModelUnavailableError:
+    """The error of a request for a model that loaded before, with the reason in the log: it names folders."""
+    logger.error("%s", error.message)
+    return ModelUnavailableError(f"the model {model!r} no longer loads on this worker: try again later")
 
 
 def load_models(
@@ -209,11 +236,12 @@ def load_models(
     return models
 
 
-def _count_bytes(checkpoint: Checkpoint) -> int:
-    modules = [checkpoint.transformer, checkpoint.vae.vae]
+def tensors_of(checkpoint: Checkpoint) -> list[Tensor]:
+    """The weights of a checkpoint."""
+    modules: list[nn.Module] = [checkpoint.transformer, checkpoint.vae.vae]
     if checkpoint.text_encoder is not None:
         modules.append(checkpoint.text_encoder.encoder)
-    return sum(tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers()))
+    return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
 
 
 def load_model(

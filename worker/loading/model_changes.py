@@ -1,12 +1,15 @@
 """Changes of the models on the loop thread: added, removed, loaded, unloaded, pinned, and unloaded when idle."""
 
 import logging
+import time
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 from jobs.cards import ModelCard
 from jobs.errors import FrameditError
 from worker.loading.model_cache import LoadedModel, ModelCache
+from worker.loading.model_loads import ModelLoads
 from worker.messages import (
     AddModel,
     DispatcherMessage,
@@ -25,22 +28,25 @@ logger = logging.getLogger(__name__)
 
 
 class ModelChanges:
-    """Keeps a change until no active request uses its model."""
+    """Keeps a change until no active request uses its model, and an earlier load of it has ended."""
 
     def __init__(
         self,
         models: ModelCache,
+        loads: ModelLoads,
         open_checkpoint: Callable[[Path, ModelCard], LoadedModel],
         dispatcher: Inbox[DispatcherMessage],
         idle_seconds: float | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`idle_seconds`: unload a model that no request has used for so long. None: never."""
         self._models = models
+        self._loads = loads
         self._open = open_checkpoint
         self._dispatcher = dispatcher
         self._idle_seconds = idle_seconds
         self._waiting: list[ModelMessage] = []
-        models.on_load = lambda model: dispatcher.post(ModelLoading(model))
+        models.on_load = lambda model: dispatcher.post(ModelLoading(model, clock()))
 
     def receive(self, message: ModelMessage | PinModels) -> None:
         if isinstance(message, PinModels):
@@ -54,7 +60,7 @@ class ModelChanges:
         blocked = set(in_use)
         waiting, self._waiting = self._waiting, []
         for message in waiting:
-            if message.model in blocked:
+            if message.model in blocked or message.model in self._loads.models:
                 blocked.add(message.model)
                 self._waiting.append(message)
             else:
@@ -74,19 +80,24 @@ class ModelChanges:
                 self._models.unload(model)
 
     def _add(self, folder: Path, card: ModelCard) -> None:
-        try:
-            added = self._models.add(card, lambda: self._open(folder, card))
-        except Exception as error:
-            reason = error.message if isinstance(error, FrameditError) else repr(error)
-            logger.error("checkpoint left out: %s", reason)
-            self._dispatcher.post(ModelRefused(folder))
-        else:
-            self._dispatcher.post(ModelAdded(added))
+        self._models.add(card.id, lambda: self._open(folder, card))
+        self._loads.request(card.id, partial(self._end_add, folder, card.id))
+
+    def _end_add(self, folder: Path, model: str, error: Exception | None) -> None:
+        if error is None:
+            self._dispatcher.post(ModelAdded(self._models.accept(model)))
+            return
+        reason = error.message if isinstance(error, FrameditError) else repr(error)
+        logger.error("checkpoint left out: %s", reason)
+        self._models.remove(model)
+        self._dispatcher.post(ModelRefused(folder))
 
     def _load(self, model: str) -> None:
-        if model not in self._models:
-            return
-        try:
-            self._models[model]
-        except Exception as error:
+        if model in self._models:
+            self._loads.request(model, partial(self._end_load, model))
+
+    def _end_load(self, model: str, error: Exception | None) -> None:
+        if error is None:
+            self._models[model]  # marked as used
+        else:
             logger.error("model not loaded: %s: %s", model, error)

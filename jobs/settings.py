@@ -180,6 +180,11 @@ class Settings(SourcedSettings):
         description="Number format of the models: `float32`, `bfloat16`, `float16`, or `auto` for float32 on the CPU "
         "and bfloat16 on CUDA.",
     )
+    text_encoder_device: Literal["auto", "cpu", "cuda", "offload"] = Field(
+        default="auto",
+        description="Where a worker encodes prompts: `cuda` or `cpu`, `offload` for CUDA with the weights in CPU "
+        "memory until they are needed, or `auto` for the device of the other models.",
+    )
     max_batch_rows: int = Field(
         default=0,
         ge=0,

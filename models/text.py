@@ -9,6 +9,7 @@ from collections import OrderedDict
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from models.caption import clean_caption as clean
 from models.conditioning import Condition
@@ -24,19 +25,36 @@ class TextEncoder:
     It remembers its last results: many requests share a negative prompt, and people repeat prompts with other seeds.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, encoder: T5Encoder, max_tokens: int) -> None:
-        """Longer prompts are cut to `max_tokens` tokens: 120 in the published models."""
+    def __init__(
+        self, tokenizer: TextTokenizer, encoder: T5Encoder, max_tokens: int, device: torch.device | None = None
+    ) -> None:
+        """Longer prompts are cut to `max_tokens` tokens: 120 in the published models.
+
+        It computes on `device`, by default where its weights lie. Elsewhere it has copies of the weights there, during
+        an encoding only.
+        """
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}: it must be at least 1")
         self.tokenizer = tokenizer
         self.encoder = encoder.eval().requires_grad_(False)
         self.max_tokens = max_tokens
+        self._device = device
         self._remembered: OrderedDict[tuple[tuple[str, ...], bool], Condition] = OrderedDict()
 
     @property
     def width(self) -> int:
         """E."""
         return self.encoder.config.d_model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.encoder.device if self._device is None else self._device
+
+    @property
+    def is_offloaded(self) -> bool:
+        """Whether the weights lie elsewhere, and are copied for each encoding."""
+        return self.device.type != self.encoder.device.type
 
     def encode(self, prompts: list[str], *, clean_caption: bool = False) -> Condition:
         """Encode prompts as text (B, L, E) in the encoder's dtype, with a mask (B, L) that is True at real tokens.
@@ -74,9 +92,10 @@ class TextEncoder:
         tokens, mask = self._tokenize(prompts, pad_to_max)
         if not mask.any(dim=1).all():
             raise ValueError(f"the tokenizer makes no token of {prompts[int(mask.any(dim=1).int().argmin())]!r}")
-        device = self.encoder.device
-        tokens, mask = tokens.to(device), mask.to(device)
-        return Condition(text=self.encoder(tokens, mask), text_mask=mask)
+        device = self.device if self.is_offloaded else self.encoder.device
+        weights = {name: weight.to(device) for name, weight in self.encoder.named_parameters()}
+        mask = mask.to(device)
+        return Condition(text=functional_call(self.encoder, weights, (tokens.to(device), mask)), text_mask=mask)
 
     def _tokenize(self, prompts: list[str], pad_to_max: bool) -> tuple[Tensor, Tensor]:
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from models.checkpoint.load import TextPlace
 from models.kernels.support import find_obstacle
 from worker.errors import StartupError
 
@@ -48,6 +49,17 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return _DTYPES[name]
+
+
+def choose_text_place(name: str, device: torch.device) -> TextPlace:
+    """`auto` and `cuda` are the device of the models. Raises `StartupError` for a GPU that the worker does not use."""
+    if name in ("cuda", "offload") and device.type != "cuda":
+        raise StartupError(
+            f"text_encoder_device is {name!r}, but the worker's device is {device}: "
+            "set FRAMEDIT_TEXT_ENCODER_DEVICE=auto or cpu, or FRAMEDIT_DEVICE=cuda"
+        )
+    places: dict[str, TextPlace] = {"cpu": "cpu", "offload": "offload"}
+    return places.get(name, "device")
 
 
 def describe_fast_path(fast: bool, device: torch.device, dtype: torch.dtype) -> str:

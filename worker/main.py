@@ -27,7 +27,14 @@ from jobs.storage.artifact_store import ArtifactStore
 from jobs.storage.store_mark import StoreMark
 from jobs.telemetry.tracing import start_tracing
 from worker.context import WorkerContext
-from worker.device import choose_device, choose_devices, choose_dtype, choose_max_batch_rows, describe_fast_path
+from worker.device import (
+    choose_device,
+    choose_devices,
+    choose_dtype,
+    choose_max_batch_rows,
+    choose_text_place,
+    describe_fast_path,
+)
 from worker.dispatch.dispatcher import Dispatcher, DispatcherSettings
 from worker.dispatch.pass_reports import PassReports
 from worker.dispatch.served_models import ServedModels
@@ -110,7 +117,10 @@ def _run(
     dtype = choose_dtype(settings.dtype, device)
     fast = settings.fast == "auto"
     logger.info("fast path: %s", describe_fast_path(fast, device, dtype))
-    models = load_models(settings.checkpoints, device, dtype, settings.max_model_bytes, fast=fast)
+    text_place = choose_text_place(settings.text_encoder_device, device)
+    models = load_models(
+        settings.checkpoints, device, dtype, settings.max_model_bytes, fast=fast, text_place=text_place
+    )
     _wait_for_redis(redis)
     meter = Meter(AllowOomRedis.over(redis), device, start_tracing(settings.otlp_endpoint, "framedit-worker"))
     name = name or _new_name()
@@ -216,7 +226,11 @@ def build_worker(
         ranks,
     )
     open_checkpoint = partial(
-        load_model, device=device, dtype=choose_dtype(settings.dtype, device), fast=settings.fast == "auto"
+        load_model,
+        device=device,
+        dtype=choose_dtype(settings.dtype, device),
+        fast=settings.fast == "auto",
+        text_place=choose_text_place(settings.text_encoder_device, device),
     )
     preparer = Preparer(
         preparer_inbox,

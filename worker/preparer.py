@@ -99,6 +99,8 @@ class Preparer:
         with torch.cuda.stream(stream):
             generation = self._encode(job)
         stream.synchronize()
+        if job.checkpoint.text_encoder is not None and job.checkpoint.text_encoder.is_offloaded:
+            free_cached_memory()  # of the weights, which the encoder has copied
         for tensor in _tensors(generation):
             # The allocator knows only the stream in which a tensor was made. Without this, it would reuse the memory
             # for the next preparation while the engine's stream may still read it.

@@ -43,12 +43,19 @@ def calibrate_model(
     ]
 
     from worker.calibration.calibrate import Calibration
-    from worker.device import choose_device, choose_dtype
+    from worker.device import choose_device, choose_dtype, choose_text_place
     from worker.generate import to_generation
     from worker.loading.model_cache import load_model
 
     device = choose_device(settings.device)
-    loaded = load_model(folder, card, device, choose_dtype(settings.dtype, device), fast=settings.fast == "auto")
+    loaded = load_model(
+        folder,
+        card,
+        device,
+        choose_dtype(settings.dtype, device),
+        fast=settings.fast == "auto",
+        text_place=choose_text_place(settings.text_encoder_device, device),
+    )
     plans = Calibration(loaded, [to_generation(request, loaded) for request in requests], report).run()
     kept = [plan for plan in read_speed_plans(folder) if plan.sampler != requests[0].sampler]
     write_speed_plans(folder, [*kept, *plans])

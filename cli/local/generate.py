@@ -96,7 +96,7 @@ def write_video(plan: Plan, settings: Settings) -> None:
     """
     from tqdm import tqdm
 
-    from worker.device import choose_device, choose_dtype
+    from worker.device import choose_device, choose_dtype, choose_text_place
     from worker.generate import make_video
     from worker.loading.adapter_cache import AdapterCache
     from worker.loading.model_cache import load_model
@@ -105,7 +105,8 @@ def write_video(plan: Plan, settings: Settings) -> None:
     provenance = provenance_of(settings)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    model = load_model(plan.folder, plan.card, device, dtype, fast=settings.fast == "auto")
+    text_place = choose_text_place(settings.text_encoder_device, device)
+    model = load_model(plan.folder, plan.card, device, dtype, fast=settings.fast == "auto", text_place=text_place)
     steps = plan.request.num_steps
     with (
         tempfile.TemporaryDirectory(prefix=".framedit-", dir=plan.output.parent) as temporary,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
@@ -27,6 +28,10 @@ DTYPES = {
     "cpu": (torch.float32, torch.bfloat16),
     "cuda": (torch.float32, torch.bfloat16, torch.float16),
 }
+
+# The text encoder computes on the device of the other models, or on the CPU. When it is offloaded, it computes on the
+# device, and its weights are there during an encoding only.
+TextPlace = Literal["device", "cpu", "offload"]
 
 
 @dataclass(frozen=True)
@@ -122,12 +127,17 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, *, fast: bool = False
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    fast: bool = False,
+    text_place: TextPlace = "device",
 ) -> Checkpoint:
     """The checkpoint in `folder`, its weights in `dtype` on `device`, whatever they are stored in.
 
     With `fast` it computes on CUDA with fused operations where they run (`models.kernels.support`), and all texts have
-    one length.
+    one length. `text_place` is where the text encoder computes.
 
     Raises ValueError for a folder that is no checkpoint, for weights that do not fit it (by name), and for a device or
     dtype that it cannot run on.
@@ -138,7 +148,14 @@ def load_checkpoint(
     vae = load_video_decoder(folder / VAE, settings.scaling_factor, device, dtype, floor_pixels=settings.floor_pixels)
     text_encoder = None
     if settings.max_tokens is not None:
-        text_encoder = load_text_encoder(folder / TEXT_ENCODER, folder / TOKENIZER, settings.max_tokens, device, dtype)
+        text_encoder = load_text_encoder(
+            folder / TEXT_ENCODER,
+            folder / TOKENIZER,
+            settings.max_tokens,
+            "cpu" if text_place == "cpu" else device,
+            dtype,
+            offload=text_place == "offload",
+        )
     check_parts(settings.transformer, vae, text_encoder)
     transformer = load_transformer(folder, settings.transformer, device, dtype)
     if fast and find_obstacle(device, dtype) is None:

@@ -24,16 +24,25 @@ _OTHER_HALF = ("decoder.", "lm_head.")  # of a whole T5 model
 
 
 def load_text_encoder(
-    encoder_folder: Path, tokenizer_folder: Path, max_tokens: int, device: torch.device | str, dtype: torch.dtype
+    encoder_folder: Path,
+    tokenizer_folder: Path,
+    max_tokens: int,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    *,
+    offload: bool = False,
 ) -> TextEncoder:
-    """Load both folders (safetensors only) without network access.
+    """Load both folders (safetensors only) without network access, to compute on `device`.
+
+    With `offload`, the weights wait in CPU memory, and are on `device` during an encoding only.
 
     With float16 the encoder runs in bfloat16: T5's activations exceed 65504, the largest float16. Raises as
     `load_encoder` and `load_tokenizer` do.
     """
     encoder_dtype = torch.bfloat16 if dtype == torch.float16 else dtype
     encoder = load_encoder(encoder_folder, encoder_dtype, safetensors_only=True)
-    return TextEncoder(load_tokenizer(tokenizer_folder), encoder.to(device), max_tokens)
+    tokenizer = load_tokenizer(tokenizer_folder)
+    return TextEncoder(tokenizer, encoder if offload else encoder.to(device), max_tokens, torch.device(device))
 
 
 def save_text_encoder(

@@ -108,3 +108,22 @@ def test_a_panic_of_the_tokenizer_is_an_ordinary_error(encoder: TextEncoder, mon
     monkeypatch.setattr(encoder.tokenizer, "encode", panic)
     with pytest.raises(ValueError, match="the tokenizer fails on this prompt: index out of bounds"):
         encoder.encode(["red"])
+
+
+def test_an_offloaded_encoder_computes_on_its_device_and_its_weights_stay() -> None:
+    encoder = TextEncoder(make_tokenizer(), make_text_encoder(), 12, torch.device("meta"))
+    condition = encoder.encode([PROMPTS[0]])
+    assert encoder.is_offloaded
+    assert condition.text is not None
+    assert condition.text.device.type == "meta"
+    assert condition.mask().device.type == "meta"
+    assert {weight.device.type for weight in encoder.encoder.parameters()} == {"cpu"}
+
+
+def test_an_encoder_with_its_weights_in_place_is_not_offloaded(encoder: TextEncoder) -> None:
+    there = TextEncoder(make_tokenizer(), make_text_encoder(), 12, torch.device("cpu"))
+    assert not there.is_offloaded
+    expected, text = encoder.encode(PROMPTS).text, there.encode(PROMPTS).text
+    assert expected is not None
+    assert text is not None
+    assert torch.equal(text, expected)

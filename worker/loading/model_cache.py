@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.cards import ModelCard
-from models.checkpoint.load import Checkpoint, load_checkpoint
+from models.checkpoint.load import Checkpoint, TextPlace, load_checkpoint
 from models.sampling.samplers import SAMPLERS
 from worker.device import free_cached_memory, is_out_of_memory
 from worker.errors import ModelUnavailableError, StartupError
@@ -129,7 +129,7 @@ class ModelCache(Mapping[str, LoadedModel]):
         self._loaded.setdefault(model, loaded)
         self._used_at[model] = self._clock()
         self._seconds[model] = seconds
-        self._num_bytes[model] = sum(tensor.nbytes for tensor in tensors_of(loaded.checkpoint))
+        self._num_bytes[model] = _count_bytes(loaded.checkpoint)
 
     def add(self, model: str, read: Callable[[], LoadedModel]) -> None:
         """Let a new model be loaded by `read`. `accept` or `remove` follows."""
@@ -207,7 +207,13 @@ def unavailable(model: str, error: StartupError) -> ModelUnavailableError:
 
 
 def load_models(
-    root: Path, device: torch.device, dtype: torch.dtype, max_bytes: int | None = None, *, fast: bool = False
+    root: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_bytes: int | None = None,
+    *,
+    fast: bool = False,
+    text_place: TextPlace = "device",
 ) -> ModelCache:
     """Load every checkpoint in `root` once, to check it, and return the cache of their models.
 
@@ -220,7 +226,9 @@ def load_models(
     folders = {card.id: folder for folder, card in cards.items()}
     models = ModelCache(
         {card.id: card for card in cards.values()},
-        lambda model: load_model(folders[model], cards[folders[model]], device, dtype, fast=fast),
+        lambda model: load_model(
+            folders[model], cards[folders[model]], device, dtype, fast=fast, text_place=text_place
+        ),
         max_bytes,
     )
 
@@ -236,6 +244,12 @@ def load_models(
     return models
 
 
+def _count_bytes(checkpoint: Checkpoint) -> int:
+    """Memory that the weights take on the device of the transformer."""
+    device = next(checkpoint.transformer.parameters()).device
+    return sum(tensor.nbytes for tensor in tensors_of(checkpoint) if tensor.device == device)
+
+
 def tensors_of(checkpoint: Checkpoint) -> list[Tensor]:
     """The weights of a checkpoint."""
     modules: list[nn.Module] = [checkpoint.transformer, checkpoint.vae.vae]
@@ -245,12 +259,18 @@ def tensors_of(checkpoint: Checkpoint) -> list[Tensor]:
 
 
 def load_model(
-    folder: Path, card: ModelCard, device: torch.device, dtype: torch.dtype, *, fast: bool = False
+    folder: Path,
+    card: ModelCard,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    fast: bool = False,
+    text_place: TextPlace = "device",
 ) -> LoadedModel:
     """Load the checkpoint in `folder` and check it against its card. Raises `StartupError` when it is unusable."""
     logger.info("loading %s from %s on %s as %s", card.id, folder, device, str(dtype).removeprefix("torch."))
     try:
-        checkpoint = load_checkpoint(folder, device=device, dtype=dtype, fast=fast)
+        checkpoint = load_checkpoint(folder, device=device, dtype=dtype, fast=fast, text_place=text_place)
     except Exception as error:  # the libraries raise many types for broken files
         if is_out_of_memory(error):
             raise

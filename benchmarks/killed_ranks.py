@@ -8,6 +8,7 @@ complete, so that it always meets work. Progress is printed and results are save
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -89,7 +90,8 @@ class Workers:
 def _descendants(pid: int) -> set[int]:
     children: set[int] = set()
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        children |= {int(child) for child in task.read_text().split()}
+        with contextlib.suppress(OSError):  # the process has ended meanwhile
+            children |= {int(child) for child in task.read_text().split()}
     return children.union(*map(_descendants, children))
 
 

@@ -53,7 +53,8 @@ def write_checkpoint(folder: Path, design: str, size: str, depth: int | None, st
     name = DESIGNS[design].format(size=size)
     config = published_model(name, num_frames=NUM_FRAMES, image_size=IMAGE_SIZE, num_classes=NUM_CLASSES).config
     config = replace(config, depth=depth or config.depth)
-    transformer = Transformer(config).requires_grad_(False)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        transformer = Transformer(config).requires_grad_(False)
     for parameter in transformer.parameters():  # fresh ones start as the identity
         torch.nn.init.normal_(parameter, std=0.02)
     folder.mkdir(parents=True)
@@ -105,13 +106,16 @@ def _wait_for_address(process: subprocess.Popen[bytes], log: Path) -> str:
 def measure(server: str, videos: int, concurrency: int) -> dict[str, Any]:
     """Raises RuntimeError when a video fails, or when the model does not appear."""
     client = Client(server)
+    started = time.monotonic()
     deadline = time.monotonic() + START_SECONDS
     while not client.models():
         if time.monotonic() > deadline:
             raise RuntimeError("no worker serves the model")
         time.sleep(0.5)
     workload = Workload(MODEL, [{"class_label": number} for number in range(NUM_CLASSES)])
+    print(f"the model is served after {time.monotonic() - started:.0f} s", flush=True)
     Load(client, workload, Concurrent(concurrency), Limits(concurrency)).run()  # captures the graphs
+    print(f"the warm-up ends after {time.monotonic() - started:.0f} s", flush=True)
     samples = Load(client, workload, Concurrent(concurrency), Limits(videos), delete=False).run()
     if failed := [sample for sample in samples if sample.outcome != "completed"]:
         raise RuntimeError(f"{len(failed)} of {videos} videos failed: {failed[0].error}")
@@ -145,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_checkpoint(folder / "checkpoints" / MODEL, options.design, options.size, options.depth, options.steps)
+        print("the checkpoint is written", flush=True)
         with serving(folder / "checkpoints", folder, dict(os.environ) | settings) as server:
             row = measure(server, options.videos, options.concurrency)
     row = {"model": DESIGNS[options.design].format(size=options.size), "steps": options.steps, **row}

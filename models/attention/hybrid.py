@@ -39,13 +39,11 @@ class HybridAttention(nn.Module):
     def _attend_split(self, x: Tensor, split: FrameSplit) -> tuple[Tensor, Tensor]:
         """The outputs of both attentions: one computes while the other one exchanges tokens."""
         local, matrix = self.local, self.matrix
-        tokens, columns = split.shares(x.shape[2]), split.shares(matrix.config.column_heads)
-        qkv = split.spread(local.qkv(x), 2, tokens)
-        q, k, v = (matrix.spread(part, columns, split) for part in matrix.project(x))
-        mixed_local = split.collect(local.attend(qkv.wait()), 2, tokens)
-        mixed = matrix.attend(q.wait(), k.wait(), v.wait(), columns[split.rank])
-        mixed_matrix = matrix.collect(mixed, columns, split)
-        return local.out(mixed_local.wait()), matrix.output(mixed_matrix.wait())
+        positions = local.spread(x, split)
+        q, k, v = (matrix.spread(part, split) for part in matrix.project(x))
+        attended = local.collect(local(positions.wait()), x.shape[2], split)
+        mixed = matrix.collect(matrix.attend(q.wait(), k.wait(), v.wait(), matrix.heads_of(split)), split)
+        return attended.wait(), matrix.output(mixed.wait())
 
 
 class Concat(nn.Module):

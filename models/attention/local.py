@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from models.attention.frame_split import FrameSplit
+from models.attention.frame_split import FrameSplit, Pending
 from models.config import AttentionMode
 
 
@@ -24,16 +24,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, split: FrameSplit | None = None) -> Tensor:
         """With `split`, `x` has the frames of this process, and so has the result."""
-        qkv = self.qkv(x)
-        mixed: Tensor = self.out(self.attend(qkv) if split is None else self.attend_split(qkv, split))
+        mixed: Tensor = self.out(self.attend(self.qkv(x)))
         return mixed
 
     def attend(self, qkv: Tensor) -> Tensor:
         """softmax(q kᵀ / sqrt d) v of each sequence: (B, T, N, 3 D) -> (B, T, N, D)."""
-        raise NotImplementedError
-
-    def attend_split(self, qkv: Tensor, split: FrameSplit) -> Tensor:
-        """The same, where T are the frames of this process."""
         raise NotImplementedError
 
     def _attend_sequences(self, qkv: Tensor, heads: int | None = None) -> Tensor:
@@ -51,18 +46,21 @@ class SpatialAttention(SelfAttention):
         b, t, n, _ = qkv.shape
         return self._attend_sequences(qkv.view(b * t, n, -1)).view(b, t, n, -1)
 
-    def attend_split(self, qkv: Tensor, split: FrameSplit) -> Tensor:
-        return self.attend(qkv)
-
 
 class FullAttention(SelfAttention):
     """Joint attention of all T N tokens: full 3D attention (DiT3D)."""
+
+    def forward(self, x: Tensor, split: FrameSplit | None = None) -> Tensor:
+        if split is None:
+            return super().forward(x)
+        mixed: Tensor = self.out(self._attend_split(self.qkv(x), split))
+        return mixed
 
     def attend(self, qkv: Tensor) -> Tensor:
         b, t, n, _ = qkv.shape
         return self._attend_sequences(qkv.view(b, t * n, -1)).view(b, t, n, -1)
 
-    def attend_split(self, qkv: Tensor, split: FrameSplit) -> Tensor:
+    def _attend_split(self, qkv: Tensor, split: FrameSplit) -> Tensor:
         """Each process attends with some of the heads."""
         b, t, n, _ = qkv.shape
         shares = split.shares(self.heads)
@@ -78,6 +76,19 @@ class FullAttention(SelfAttention):
 class LocalAttention(SelfAttention):
     """Attention over the T frames at each token position: local factorized attention (Latte)."""
 
+    def forward(self, x: Tensor, split: FrameSplit | None = None) -> Tensor:
+        if split is None:
+            return super().forward(x)
+        return self.collect(super().forward(self.spread(x, split).wait()), x.shape[2], split).wait()
+
+    def spread(self, x: Tensor, split: FrameSplit) -> Pending:
+        """(B, S, N, D) -> (B, T, n, D): each process gets all frames of some of the N positions."""
+        return split.spread(x, 2, split.shares(x.shape[2]))
+
+    def collect(self, x: Tensor, num_tokens: int, split: FrameSplit) -> Pending:
+        """(B, T, n, D) -> (B, S, N, D), the inverse of `spread` with N = `num_tokens`."""
+        return split.collect(x, 2, split.shares(num_tokens))
+
     def attend(self, qkv: Tensor) -> Tensor:
         b, t, n, _ = qkv.shape
         # Positions join the head axis, not the batch axis: a CUDA kernel's batch axis ends at 65,535.
@@ -86,11 +97,6 @@ class LocalAttention(SelfAttention):
         if self.mode is AttentionMode.FLASH:
             return out.reshape(b, n, t, -1).transpose(1, 2)
         return out.view(b, n, self.heads, t, -1).permute(0, 3, 1, 2, 4).reshape(b, t, n, -1)
-
-    def attend_split(self, qkv: Tensor, split: FrameSplit) -> Tensor:
-        """Each process attends at some of the positions."""
-        shares = split.shares(qkv.shape[2])
-        return split.collect(self.attend(split.spread(qkv, 2, shares).wait()), 2, shares).wait()
 
 
 def _merge_heads(x: Tensor) -> Tensor:

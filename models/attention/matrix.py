@@ -12,13 +12,11 @@ Shapes: B batch, T frames, N tokens per frame, M mapped tokens, D width, c colum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention.frame_split import FrameSplit, Pending
+from models.attention.frame_split import FrameSplit, Pending, part_of
 from models.config import MatrixAttentionConfig
 
 
@@ -33,6 +31,7 @@ class MatrixAttention(nn.Module):
         self.config = config
         self.qk_tokens_first = config.qk_tokens < tokens
         self.v_tokens_first = config.v_tokens < tokens
+        self.out_tokens_first = tokens < config.v_tokens
         self.mix_qk = nn.Parameter(torch.empty(2, config.qk_tokens, tokens))
         self.weight_qk = nn.Parameter(torch.empty(2, width, width))
         self.bias_qk = nn.Parameter(torch.empty(2, config.qk_tokens, width))
@@ -47,32 +46,55 @@ class MatrixAttention(nn.Module):
         """With `split`, `x` has the frames of this process, and so has the result."""
         q, k, v = self.project(x)
         if split is None:
-            return self.output(self.attend(q, k, v, self.config.column_heads))
-        columns = split.shares(self.config.column_heads)
-        q, k, v = (self.spread(part, columns, split).wait() for part in (q, k, v))
-        mixed = self.attend(q, k, v, columns[split.rank])
-        return self.output(self.collect(mixed, columns, split).wait())
+            return self.output(self.attend(q, k, v))
+        q, k, v = (self.spread(part, split).wait() for part in (q, k, v))
+        return self.output(self.collect(self.attend(q, k, v, self.heads_of(split)), split).wait())
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys (B, T, M of both, D), and values (B, T, M of values, D)."""
+        """Queries and keys (B, T, M, D), and values (B, T, N or M, D), their tokens mixed only if that comes first."""
         return *self._queries_and_keys(x), self._values(x)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, columns: int) -> Tensor:
-        """softmax(q kᵀ / sqrt((M / c) (D / r))) v over the T frames, of some of the column heads: (B, T, M, D)."""
-        if not columns:
-            return v
-        q, k, v = (self._heads(part, columns) for part in (q, k, v))
-        return self._merge(F.scaled_dot_product_attention(q, k, v), columns)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: range | None = None) -> Tensor:
+        """softmax(q kᵀ / sqrt((M / c) (D / r))) v over the T frames, of all row heads or of some with their channels.
 
-    def spread(self, x: Tensor, columns: Sequence[int], split: FrameSplit) -> Pending:
-        """Exchange mapped frames (B, T, M, D): each process gets some of the column heads of all frames."""
-        tokens = x.shape[2] // self.config.column_heads
-        return split.spread(x, 2, [tokens * share for share in columns])
+        Tokens are mixed as far as that needs no other channels: the values' before it, and those of the result after it
+        if channels come last there.
+        """
+        heads = range(self.config.row_heads) if heads is None else heads
+        if not self.v_tokens_first:
+            v = mix_tokens(self.mix_v, v, self.bias_v[:, self.channels_of(heads)])
+        mixed = v
+        if heads:
+            q, k, v = (self._heads(part, len(heads)) for part in (q, k, v))
+            mixed = self._merge(F.scaled_dot_product_attention(q, k, v), len(heads))
+        return mix_tokens(self.mix_out, mixed) if self.out_tokens_first else mixed
 
-    def collect(self, mixed: Tensor, columns: Sequence[int], split: FrameSplit) -> Pending:
-        """The inverse of `spread`, for the values."""
-        tokens = self.config.v_tokens // self.config.column_heads
-        return split.collect(mixed, 2, [tokens * share for share in columns])
+    def output(self, x: Tensor) -> Tensor:
+        """The rest of the map of the mixed values back to the tokens, which needs all channels: (B, T, N, D)."""
+        if self.out_tokens_first:
+            return F.linear(x, self.weight_out) + self.bias_out
+        return mix_tokens(self.mix_out, F.linear(x, self.weight_out), self.bias_out)
+
+    def heads_of(self, split: FrameSplit) -> range:
+        """The row heads of this process, where every process attends with some of them."""
+        part = part_of(split.shares(self.config.row_heads), split.rank)
+        return range(part.start, part.stop)
+
+    def channels_of(self, heads: range) -> slice:
+        size = len(self.weight_v) // self.config.row_heads
+        return slice(heads.start * size, heads.stop * size)
+
+    def spread(self, x: Tensor, split: FrameSplit) -> Pending:
+        """Exchange mapped frames (B, S, M, D): each process gets the channels of its row heads of all frames."""
+        return split.spread(x, 3, self._channel_shares(split))
+
+    def collect(self, mixed: Tensor, split: FrameSplit) -> Pending:
+        """The inverse of `spread`."""
+        return split.collect(mixed, 3, self._channel_shares(split))
+
+    def _channel_shares(self, split: FrameSplit) -> list[int]:
+        size = len(self.weight_v) // self.config.row_heads
+        return [size * share for share in split.shares(self.config.row_heads)]
 
     def _queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.qk_tokens_first:
@@ -87,26 +109,19 @@ class MatrixAttention(nn.Module):
     def _values(self, x: Tensor) -> Tensor:
         if self.v_tokens_first:
             return F.linear(mix_tokens(self.mix_v, x), self.weight_v) + self.bias_v
-        return mix_tokens(self.mix_v, F.linear(x, self.weight_v), self.bias_v)
+        return F.linear(x, self.weight_v)
 
-    def _heads(self, x: Tensor, c: int) -> Tensor:
+    def _heads(self, x: Tensor, r: int) -> Tensor:
         """(B, T, M, D) -> (B, c r, T, (M / c) (D / r))."""
-        b, t, _, _ = x.shape
-        r = self.config.row_heads
-        return x.view(b, t, c, x.shape[2] // c, r, -1).permute(0, 2, 4, 1, 3, 5).reshape(b, c * r, t, -1)
+        b, t, m, _ = x.shape
+        c = self.config.column_heads
+        return x.view(b, t, c, m // c, r, -1).permute(0, 2, 4, 1, 3, 5).reshape(b, c * r, t, -1)
 
-    def _merge(self, x: Tensor, c: int) -> Tensor:
+    def _merge(self, x: Tensor, r: int) -> Tensor:
         """(B, c r, T, (M / c) (D / r)) -> (B, T, M, D): the inverse of `_heads`."""
         b, _, t, _ = x.shape
-        r, tokens = self.config.row_heads, self.config.v_tokens // self.config.column_heads
-        return x.view(b, c, r, t, tokens, -1).permute(0, 3, 1, 4, 2, 5).reshape(b, t, c * tokens, -1)
-
-    def output(self, x: Tensor) -> Tensor:
-        """The map of the mixed values back to the tokens: (B, T, M, D) -> (B, T, N, D)."""
-        tokens, v_tokens = self.mix_out.shape
-        if tokens < v_tokens:
-            return F.linear(mix_tokens(self.mix_out, x), self.weight_out) + self.bias_out
-        return mix_tokens(self.mix_out, F.linear(x, self.weight_out), self.bias_out)
+        c, m = self.config.column_heads, self.config.v_tokens
+        return x.view(b, c, r, t, m // c, -1).permute(0, 3, 1, 4, 2, 5).reshape(b, t, m, -1)
 
 
 def mix_tokens(mixing: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -12,13 +12,13 @@ Shapes: B batch, T frames, N tokens per frame, M mapped tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention.frame_split import FrameSplit, part_of
+from models.attention.frame_split import FrameSplit
 from models.attention.hybrid import Concat, HybridAttention
 from models.attention.local import LocalAttention
 from models.attention.matrix import MatrixAttention
@@ -112,7 +112,7 @@ _Attention = Callable[[Tensor, FrameSplit | None], tuple[Tensor, Tensor | None]]
 
 def _fuse_attention(module: nn.Module) -> _Attention:
     if isinstance(module, LocalAttention) and module.mode is AttentionMode.MATH:
-        return lambda x, split: (_fused_local(module, module.qkv(x), split), None)
+        return lambda x, split: (_fused_local(module, x, split), None)
     if isinstance(module, MatrixAttention):
         return _FusedMatrix(module)
     if isinstance(module, HybridAttention):
@@ -120,14 +120,11 @@ def _fuse_attention(module: nn.Module) -> _Attention:
     return lambda x, split: (module(x, split), None)
 
 
-def _fused_local(module: LocalAttention, qkv: Tensor, split: FrameSplit | None = None) -> Tensor:
+def _fused_local(module: LocalAttention, x: Tensor, split: FrameSplit | None = None) -> Tensor:
     if split is None:
-        mixed: Tensor = module.out(_attend_locally(module, qkv))
-    else:
-        tokens = split.shares(qkv.shape[2])
-        attended = _attend_locally(module, split.spread(qkv, 2, tokens).wait())
-        mixed = module.out(split.collect(attended, 2, tokens).wait())
-    return mixed
+        attended: Tensor = module.out(_attend_locally(module, module.qkv(x)))
+        return attended
+    return module.collect(_fused_local(module, module.spread(x, split).wait()), x.shape[2], split).wait()
 
 
 def _attend_locally(module: LocalAttention, qkv: Tensor) -> Tensor:
@@ -153,42 +150,37 @@ class _FusedMatrix:
 
     def __call__(self, x: Tensor, split: FrameSplit | None) -> tuple[Tensor, Tensor]:
         module = self._module
-        channels = None if module.v_tokens_first else F.linear(x, module.weight_v)
-        q, k, v = self.project(x, channels)
+        q, k, v = self.project(x, None)
         if split is None:
             return self.output(self.attend(q, k, v)), self.bias
-        columns = split.shares(module.config.column_heads)
-        q, k, v = (module.spread(part, columns, split).wait() for part in (q, k, v))
-        mixed = self.attend(q, k, v, columns, split.rank)
-        return self.output(module.collect(mixed, columns, split).wait()), self.bias
+        q, k, v = (module.spread(part, split).wait() for part in (q, k, v))
+        return self.output(module.collect(self.attend(q, k, v, module.heads_of(split)), split).wait()), self.bias
 
     def project(self, x: Tensor, v_channels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, T, M, D), without their biases.
+        """Queries, keys and values as in `MatrixAttention.project`, without their biases.
 
-        `v_channels` (B, T, N, D) is `x` with the values' channels mapped already.
+        `v_channels` (B, T, N, D) is `x` with the values' channels mapped, if that is done already.
         """
         module = self._module
-        v = F.linear(_mix(module.mix_v, x), module.weight_v) if v_channels is None else _mix(module.mix_v, v_channels)
-        return *self._queries_and_keys(x), v
+        if v_channels is None:
+            v_channels = F.linear(_mix(module.mix_v, x) if module.v_tokens_first else x, module.weight_v)
+        return *self._queries_and_keys(x), v_channels
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, columns: Sequence[int] | None = None, rank: int = 0) -> Tensor:
-        """(B, T, M of the values, D), of all column heads, or of those of process `rank`."""
-        config, q_bias = self._module.config, self._module.bias_qk[0]
-        if columns is None:
-            return frame_attention(q, k, v, config.column_heads, config.row_heads, q_bias=q_bias)
-        if not columns[rank]:
-            return v
-        tokens = config.qk_tokens // config.column_heads
-        part = part_of([tokens * share for share in columns], rank)
-        return frame_attention(q, k, v, columns[rank], config.row_heads, q_bias=q_bias[part])
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: range | None = None) -> Tensor:
+        """As `MatrixAttention.attend`."""
+        module, config, q_bias = self._module, self._module.config, self._module.bias_qk[0]
+        if heads is not None:
+            q_bias = q_bias[:, module.channels_of(heads)].contiguous()
+        mixed = v if module.v_tokens_first else _mix(module.mix_v, v)
+        if heads is None or heads:
+            row_heads = config.row_heads if heads is None else len(heads)
+            mixed = frame_attention(q, k, mixed, config.column_heads, row_heads, q_bias=q_bias)
+        return _mix(module.mix_out, mixed) if module.out_tokens_first else mixed
 
-    def output(self, frames: Tensor) -> Tensor:
-        """The output without its bias: (B, T, M of the values, D) -> (B, T, N, D)."""
-        module = self._module
-        tokens, v_tokens = module.mix_out.shape
-        if tokens < v_tokens:
-            return F.linear(_mix(module.mix_out, frames), module.weight_out)
-        return _mix(module.mix_out, F.linear(frames, module.weight_out))
+    def output(self, mixed: Tensor) -> Tensor:
+        """As `MatrixAttention.output`, without the bias."""
+        channels = F.linear(mixed, self._module.weight_out)
+        return channels if self._module.out_tokens_first else _mix(self._module.mix_out, channels)
 
     def _queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, M, D) each, without their biases."""
@@ -211,31 +203,28 @@ class _FusedHybrid:
             self._merged = _merge(module.local.qkv, module.matrix)
 
     def __call__(self, x: Tensor, split: FrameSplit | None) -> tuple[Tensor, None]:
-        module, width = self._module, x.shape[-1]
+        local, matrix = self._attend(x) if split is None else self._attend_split(x, split)
+        return self._fuse(x, local, matrix), None
+
+    def _attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs of both attentions, that of the matrix attention without its bias."""
+        local, width = self._module.local, x.shape[-1]
         if self._merged is None:
-            qkv, v_channels = module.local.qkv(x), None
+            qkv, v_channels = local.qkv(x), None
         else:
             both = F.linear(x, *self._merged)
             qkv, v_channels = both[..., : 3 * width], both[..., 3 * width :]
-        if split is None:
-            local = _fused_local(module.local, qkv)
-            matrix = self._matrix.output(self._matrix.attend(*self._matrix.project(x, v_channels)))
-        else:
-            local, matrix = self._attend_split(x, qkv, v_channels, split)
-        return self._fuse(x, local, matrix), None
+        attended = local.out(_attend_locally(local, qkv))
+        return attended, self._matrix.output(self._matrix.attend(*self._matrix.project(x, v_channels)))
 
-    def _attend_split(
-        self, x: Tensor, qkv: Tensor, v_channels: Tensor | None, split: FrameSplit
-    ) -> tuple[Tensor, Tensor]:
-        """The outputs of both attentions: one computes while the other one exchanges tokens."""
+    def _attend_split(self, x: Tensor, split: FrameSplit) -> tuple[Tensor, Tensor]:
+        """The same: one of them computes while the other one exchanges tokens."""
         local, matrix = self._module.local, self._module.matrix
-        tokens, columns = split.shares(x.shape[2]), split.shares(matrix.config.column_heads)
-        pending_qkv = split.spread(qkv, 2, tokens)
-        q, k, v = (matrix.spread(part, columns, split) for part in self._matrix.project(x, v_channels))
-        pending_local = split.collect(_attend_locally(local, pending_qkv.wait()), 2, tokens)
-        mixed = self._matrix.attend(q.wait(), k.wait(), v.wait(), columns, split.rank)
-        pending_matrix = matrix.collect(mixed, columns, split)
-        return local.out(pending_local.wait()), self._matrix.output(pending_matrix.wait())
+        positions = local.spread(x, split)
+        q, k, v = (matrix.spread(part, split) for part in self._matrix.project(x, None))
+        attended = local.collect(_fused_local(local, positions.wait()), x.shape[2], split)
+        mixed = matrix.collect(self._matrix.attend(q.wait(), k.wait(), v.wait(), matrix.heads_of(split)), split)
+        return attended.wait(), self._matrix.output(mixed.wait())
 
     def _fuse(self, x: Tensor, local: Tensor, matrix: Tensor) -> Tensor:
         module, bias = self._module, self._matrix.bias

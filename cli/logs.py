@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from jobs.telemetry import log_context
 
-_LIBRARIES = ("httpx", "httpcore", "urllib3", "diffusers", "transformers", "uvicorn", "rq", "asyncio", "filelock")
+_LIBRARIES = ("httpx", "httpcore", "urllib3", "uvicorn", "rq", "asyncio", "filelock")
 # A shorter secret would also match ordinary words.
 _MIN_SECRET_CHARACTERS = 4
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+")

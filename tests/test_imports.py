@@ -8,7 +8,7 @@ import pytest
 
 # Libraries that take seconds to import, and that no process needs.
 HEAVY = {
-    *("diffusers", "transformers", "sentencepiece", "google.protobuf"),
+    *("diffusers", "transformers", "sentencepiece", "google.protobuf", "huggingface_hub"),
     *("bs4", "ftfy"),
     *("torch._dynamo", "torch._inductor", "torchvision", "triton"),
     *("sympy", "scipy", "pandas", "networkx", "matplotlib"),

@@ -7,8 +7,9 @@ away; the encoder is then used frozen. Shape legend: B prompts, L tokens, D widt
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,20 +26,33 @@ from training.stages.initialize import initialize_encoder
 from training.stages.tokenizer import MAX_TOKENS, make_tokenizer
 from training.world import prompts
 from training.world.prompts import Wording
-from training.world.scenes import ATTRIBUTES, VOCABULARY, Split, draw_scenes
+from training.world.scenes import VOCABULARY, Split, draw_scenes
 
 WIDTH = 128
 
 
-class AttributeReader(nn.Module):
-    """The encoder and its heads: token ids (B, L) and mask (B, L) -> logits (B, classes), one tensor per attribute."""
+class TargetedText(Protocol):
+    """A text, and what the heads are to read in it: a class index for each attribute."""
 
-    def __init__(self, encoder: T5Encoder) -> None:
+    @property
+    def text(self) -> str: ...
+
+    def targets(self) -> list[int]: ...
+
+
+class AttributeReader(nn.Module):
+    """The encoder and its heads: token ids (B, L) and mask (B, L) -> logits (B, classes), one tensor per attribute.
+
+    `vocabulary` holds the words of each attribute.
+    """
+
+    def __init__(self, encoder: T5Encoder, vocabulary: Mapping[str, Sequence[str]] = VOCABULARY) -> None:
         super().__init__()
         self.encoder = encoder
+        self.attributes = tuple(vocabulary)
         width = encoder.config.d_model
-        self.queries = nn.Parameter(torch.randn(len(ATTRIBUTES), width) * width**-0.5)
-        self.heads = nn.ModuleList(nn.Linear(width, len(words) + 1) for words in VOCABULARY.values())
+        self.queries = nn.Parameter(torch.randn(len(vocabulary), width) * width**-0.5)
+        self.heads = nn.ModuleList(nn.Linear(width, len(words) + 1) for words in vocabulary.values())
 
     def forward(self, tokens: Tensor, mask: Tensor) -> list[Tensor]:
         states = self.encoder(tokens, mask).float()
@@ -77,17 +91,29 @@ def wordings_of(num_prompts: int, seed: int, disturbed: bool = False, held_out: 
     return [prompts.disturb(wording, rng) if disturbed else wording for wording in made]
 
 
-def pretrain(reader: AttributeReader, tokenizer: TextTokenizer, settings: LoopSettings, batch: int) -> None:
+def disturbed_wordings(num_prompts: int, seed: int) -> list[Wording]:
+    """What the encoder is trained on."""
+    return wordings_of(num_prompts, seed, disturbed=True)
+
+
+def pretrain(
+    reader: AttributeReader,
+    tokenizer: TextTokenizer,
+    settings: LoopSettings,
+    batch: int,
+    make_wordings: Callable[[int, int], Sequence[TargetedText]] = disturbed_wordings,
+) -> None:
+    """Train on `make_wordings(number, seed)`."""
     device = reader.queries.device
 
     def loss_of_step(step: int) -> dict[str, Tensor]:
-        made = wordings_of(batch, seed=1_000_000 + step, disturbed=True)
+        made = make_wordings(batch, 1_000_000 + step)
         tokens, mask = tokenize(tokenizer, [wording.text for wording in made], device)
         targets = torch.tensor([wording.targets() for wording in made], device=device)
         with autocast(device):
             logits = reader(tokens, mask)
         losses = torch.stack([F.cross_entropy(each.float(), targets[:, i]) for i, each in enumerate(logits)])
-        return {"loss": losses.mean(), **dict(zip(ATTRIBUTES, losses, strict=True))}
+        return {"loss": losses.mean(), **dict(zip(reader.attributes, losses, strict=True))}
 
     reader.train()
     train(settings, reader, loss_of_step)
@@ -101,7 +127,7 @@ def read(reader: AttributeReader, tokenizer: TextTokenizer, texts: Sequence[str]
     return torch.stack([logits.argmax(dim=-1) for logits in reader(tokens, mask)], dim=1).tolist()
 
 
-def accuracy(reader: AttributeReader, tokenizer: TextTokenizer, made: Sequence[Wording]) -> dict[str, float]:
+def accuracy(reader: AttributeReader, tokenizer: TextTokenizer, made: Sequence[TargetedText]) -> dict[str, float]:
     """The share of wordings read rightly, by attribute and (`all`) in every attribute at once."""
     right = []
     for start in tqdm(range(0, len(made), 256), desc="reading", leave=False):
@@ -109,7 +135,9 @@ def accuracy(reader: AttributeReader, tokenizer: TextTokenizer, made: Sequence[W
         readings = read(reader, tokenizer, [wording.text for wording in chunk])
         right.append(torch.tensor(readings) == torch.tensor([wording.targets() for wording in chunk]))
     table = torch.cat(right).float()
-    return dict(zip((*ATTRIBUTES, "all"), [*table.mean(dim=0).tolist(), table.prod(dim=1).mean().item()], strict=True))
+    return dict(
+        zip((*reader.attributes, "all"), [*table.mean(dim=0).tolist(), table.prod(dim=1).mean().item()], strict=True)
+    )
 
 
 def run(

@@ -5,7 +5,7 @@ Shape legend: B frames, S pixels a side, C latent channels, h = S / 8 latent sid
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,12 +26,15 @@ KL_WEIGHT = 1e-4
 EDGE_WEIGHT = 4.0
 
 
-def new_vae() -> Autoencoder:
+FramesOf = Callable[[int, int, torch.device], Tensor]  # (frames, seed, device) -> (B, 3, S, S) in [-1, 1]
+
+
+def new_vae(channels: tuple[int, int, int, int] = (32, 64, 64, 64), latent_channels: int = 4) -> Autoencoder:
     return Autoencoder(
         AutoencoderConfig(
-            block_out_channels=(32, 64, 64, 64),
+            block_out_channels=channels,
             layers_per_block=1,
-            latent_channels=4,
+            latent_channels=latent_channels,
             norm_num_groups=8,
             sample_size=64,
             mid_block_add_attention=False,
@@ -47,11 +50,16 @@ def random_frames(num_frames: int, seed: int, device: torch.device, split: Split
     return render_at(scenes, times.to(device))[:, 0]
 
 
-def pretrain(vae: Autoencoder, settings: LoopSettings, batch: int) -> None:
+def any_frames(num_frames: int, seed: int, device: torch.device) -> Tensor:
+    """The same of held-out combinations too, to measure with."""
+    return random_frames(num_frames, seed, device, Split.ALL)
+
+
+def pretrain(vae: Autoencoder, settings: LoopSettings, batch: int, frames_of: FramesOf = random_frames) -> None:
     device = vae.device
 
     def loss_of_step(step: int) -> dict[str, Tensor]:
-        frames = random_frames(batch, 1_000_000 + 2 * step, device)
+        frames = frames_of(batch, 1_000_000 + 2 * step, device)
         with autocast(device):
             posterior = vae.encode(frames)
             decoded = vae.decode(posterior.sample())
@@ -72,15 +80,17 @@ def edge_weights(frames: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def normalise_latents(vae: Autoencoder, num_frames: int = 4096, batch: int = 256) -> None:
+def normalise_latents(
+    vae: Autoencoder, num_frames: int = 4096, batch: int = 256, frames_of: FramesOf = random_frames
+) -> None:
     """Fold each latent channel's mean and spread into the 1x1 convolutions beside the latents, so that latents are
     zero-mean and unit-variance by channel, then write the `scaling_factor` (1 but for rounding)."""
-    latents = _latents_of(vae, num_frames, batch)
+    latents = _latents_of(vae, num_frames, batch, frames_of)
     mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     assert vae.quant_conv is not None
     assert vae.post_quant_conv is not None
     _fold(vae.quant_conv, vae.post_quant_conv, mean, std)
-    scale = 1 / _latents_of(vae, num_frames, batch).std().item()
+    scale = 1 / _latents_of(vae, num_frames, batch, frames_of).std().item()
     vae.config = replace(vae.config, scaling_factor=round(scale, 5))
 
 
@@ -97,19 +107,21 @@ def _fold(quantize: nn.Conv2d, dequantize: nn.Conv2d, mean: Tensor, std: Tensor)
 
 
 @torch.no_grad()
-def _latents_of(vae: Autoencoder, num_frames: int, batch: int) -> Tensor:
+def _latents_of(vae: Autoencoder, num_frames: int, batch: int, frames_of: FramesOf) -> Tensor:
     batch = min(batch, num_frames)
-    batches = (random_frames(batch, 5000 + 2 * index, vae.device) for index in range(num_frames // batch))
+    batches = (frames_of(batch, 5000 + 2 * index, vae.device) for index in range(num_frames // batch))
     return torch.cat([vae.encode(frames).sample() for frames in batches])
 
 
 @torch.no_grad()
-def measure(vae: Autoencoder, num_frames: int = 1024, batch: int = 128) -> dict[str, float]:
-    """Peak signal-to-noise ratio in dB of reconstructed frames (held-out combinations too), mean and worst frame."""
+def measure(
+    vae: Autoencoder, num_frames: int = 1024, batch: int = 128, frames_of: FramesOf = any_frames
+) -> dict[str, float]:
+    """Peak signal-to-noise ratio in dB of reconstructed frames, mean and worst frame."""
     ratios = []
     batch = min(batch, num_frames)
     for index in tqdm(range(num_frames // batch), desc="measuring", leave=False):
-        frames = random_frames(batch, 9000 + 2 * index, vae.device, Split.ALL)
+        frames = frames_of(batch, 9000 + 2 * index, vae.device)
         decoded = vae.decode(vae.encode(frames).mean).clamp(-1, 1)
         squared = ((decoded - frames) / 2).square().mean(dim=(1, 2, 3))
         ratios.append(-10 * squared.log10())

@@ -93,9 +93,19 @@ class TextEncoder:
         if not mask.any(dim=1).all():
             raise ValueError(f"the tokenizer makes no token of {prompts[int(mask.any(dim=1).int().argmin())]!r}")
         device = self.device if self.is_offloaded else self.encoder.device
-        weights = {name: weight.to(device) for name, weight in self.encoder.named_parameters()}
-        mask = mask.to(device)
-        return Condition(text=functional_call(self.encoder, weights, (tokens.to(device), mask)), text_mask=mask)
+        tokens, mask = tokens.to(device), mask.to(device)
+        return Condition(text=self._run(tokens, mask), text_mask=mask)
+
+    def _run(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        if not self.is_offloaded:
+            text: Tensor = self.encoder(tokens, mask)
+            return text
+        weights = {name: weight.to(self.device) for name, weight in self.encoder.named_parameters()}
+        # The call replaces the weights of a module for its time. Other threads may read those of the encoder.
+        with torch.device("meta"):
+            empty = T5Encoder(self.encoder.config).eval()
+        output: Tensor = functional_call(empty, weights, (tokens, mask))
+        return output
 
     def _tokenize(self, prompts: list[str], pad_to_max: bool) -> tuple[Tensor, Tensor]:
         try:

@@ -104,9 +104,7 @@ class Loop:
         """Run until the dispatcher ends. An error of the engine ends the loop; the leases then expire."""
         wait_seconds = 0.0
         while not self._has_ended:
-            messages = self._inbox.receive(wait_seconds)
-            for message in messages:
-                self._handle(message)
+            self._receive(wait_seconds)
             in_use = _models_of(self._preparing, self._jobs)
             self._changes.apply(in_use | _models_of(self._waiting))
             self._loads.advance(in_use)
@@ -115,6 +113,11 @@ class Loop:
             for event in events:
                 self._publish(event)
             wait_seconds = 0.0 if events else _MEMORY_RETRY_SECONDS if self._jobs else self._heartbeat_seconds
+
+    def _receive(self, wait_seconds: float) -> None:
+        """Handle the messages that have arrived, and keep none of them: one may hold a model."""
+        for message in self._inbox.receive(wait_seconds):
+            self._handle(message)
 
     def _report(self) -> None:
         now, states = self._clock(), (frozenset(self._models.loaded), self._loads.reading)

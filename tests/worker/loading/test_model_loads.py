@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jobs.queue.lease import LEASE_SECONDS
 from jobs.queue.rq_adapter import leased_jobs
 from jobs.videos.record import VideoRecord
 from models.checkpoint.load import Checkpoint
+from models.transformer import Transformer
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
 from tests.worker.conftest import Bench, wait_for
 from worker.dispatch import dispatcher
@@ -31,6 +33,7 @@ class Gate:
     def __init__(self, original: Callable[..., Checkpoint]) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
         self.errors: list[Exception] = []
+        self.loaded: list[weakref.ref[Transformer]] = []
         self._original = original
 
     def load_checkpoint(self, folder: Path, *arguments: Any, **options: Any) -> Checkpoint:
@@ -39,7 +42,9 @@ class Gate:
             assert self.opened.wait(60)
             if self.errors:
                 raise self.errors.pop()
-        return self._original(folder, *arguments, **options)
+        checkpoint = self._original(folder, *arguments, **options)
+        self.loaded.append(weakref.ref(checkpoint.transformer))
+        return checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +223,16 @@ def test_a_command_to_unload_waits_until_the_model_is_loaded(bench: Bench, gate:
         send_command(bench.redis, "other", "unload")
         gate.opened.set()
         wait_for(lambda: state(bench, "other") == "unloaded")
+
+
+def test_an_unloaded_model_leaves_memory(bench: Bench, gate: Gate) -> None:
+    """No message follows that of the loader."""
+    gate.opened.set()
+    with bench.working(model_idle_seconds=1.0):
+        bench.wait_until(bench.queue(), "completed")  # after the first beat: earlier commands do not count
+        send_command(bench.redis, "other", "load")
+        wait_for(lambda: gate.loaded)
+        wait_for(lambda: gate.loaded[0]() is None)
 
 
 def test_models_that_do_not_fit_together_take_turns(bench: Bench, root: Path) -> None:

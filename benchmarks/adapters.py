@@ -1,4 +1,4 @@
-"""What adapters cost a pass: all rows with an adapter each, against the same pass without, in turn in one run.
+"""The cost of adapters in a pass: all rows with an adapter each, against the same pass without, in turn in one run.
 
     python -m benchmarks.adapters [--size S] [--rank 32] [--rows 2] [--rounds 7]
 

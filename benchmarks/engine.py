@@ -73,7 +73,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured, and how."""
+    """A case to measure."""
 
     device: str
     guided: bool

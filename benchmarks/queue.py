@@ -1,4 +1,4 @@
-"""What the queue costs a video, with few and with many others waiting: real Redis, worker and records, no denoising.
+"""The cost of the queue for a video, with few and many others waiting: real Redis, worker and records, no denoising.
 
 `python -m benchmarks.queue` writes benchmarks/results/queue.json. The engine does a step in no time and the finisher
 makes no file, so all that is left is the way of a job: from the queue to the first step, and from the last step to a

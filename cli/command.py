@@ -1,4 +1,4 @@
-"""What all commands share: settings, logging, one-line errors, JSON output."""
+"""Common to all commands: settings, logging, one-line errors, JSON output."""
 
 import json
 import logging

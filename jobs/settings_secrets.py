@@ -1,4 +1,4 @@
-"""What of the settings is secret, and how values are shown without it."""
+"""The secret settings, and how values are shown without them."""
 
 from typing import Any, get_args
 from urllib.parse import unquote

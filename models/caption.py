@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
-# What beautifulsoup4 says of a prompt that looks like a file name or a URL. It is no mistake of ours.
+# The warning of beautifulsoup4 about a prompt that looks like a file name or a URL. It is no mistake of ours.
 warnings.filterwarnings("ignore", message=r"\s*The input (passed in on this line )?looks more like")
 
 Rule = tuple[re.Pattern[str], str]

@@ -1,4 +1,4 @@
-"""What a row of the batch is conditioned on.
+"""The condition of each row of the batch.
 
 Shapes: B batch rows, L text tokens, E width of the text encoder's output.
 """

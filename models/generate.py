@@ -55,7 +55,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Generation:
-    """What to generate. `condition` and `negative` are one row each. `adapters` change the model for both.
+    """A video to generate. `condition` and `negative` are one row each. `adapters` change the model for both.
 
     With a guidance scale of 1 the negative condition is not used and may be None. `window_stride` counts for videos
     longer than the model was trained for; None is half of the trained length. `plan` is a speed plan for the steps that

@@ -253,7 +253,7 @@ def _refuse_other_text_settings(settings: dict[str, Any]) -> None:
 
 
 def _attention_mode(mode: str, family: str, has_matrix: bool) -> AttentionMode:
-    """What the published `attention_mode` computes in models of `family`."""
+    """The computation of the published `attention_mode` in models of `family`."""
     if mode in ("math", "xformers") or (mode == "flash" and family == "DiT3D"):
         return AttentionMode.MATH
     if mode != "flash":

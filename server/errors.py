@@ -34,7 +34,7 @@ ERROR_TYPES = (
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong."""
+    """The error."""
 
     message: str = Field(description="What was wrong, what is allowed, what to do")
     type: str = Field(description=f"One of {', '.join(ERROR_TYPES)}")

@@ -9,7 +9,7 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 
 class BucketServer:
-    """What it holds outlives `stop`, as a real store's objects outlive its outage."""
+    """Its objects outlive `stop`, as a real store's objects outlive its outage."""
 
     def __init__(self) -> None:
         self.port = 0

@@ -1,4 +1,4 @@
-"""What a process imports before it has work to do: a fresh interpreter's modules, by name."""
+"""The imports of a process before it has work to do: a fresh interpreter's modules, by name."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What the threads of a worker need to process jobs, besides the engine."""
+"""The common needs of the threads that process jobs, besides the engine."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

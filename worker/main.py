@@ -271,7 +271,7 @@ def build_worker(
 
 
 class _Beat:
-    """What a worker does every few seconds: publish metrics, and recover lost videos."""
+    """The periodic work of a worker: publish metrics, and recover lost videos."""
 
     def __init__(self, settings: Settings, redis: Redis, name: str, meter: Meter) -> None:
         self._name = name

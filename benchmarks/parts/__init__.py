@@ -1,1 +1,1 @@
-"""What several benchmarks share, and the other sides of their comparisons."""
+"""Parts of several benchmarks, and the other sides of their comparisons."""

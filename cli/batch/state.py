@@ -15,7 +15,7 @@ RowStatus = Literal["created", "completed", "failed"]
 
 @dataclass(frozen=True)
 class RowState:
-    """What is known about a row. `attempt` counts the videos that failed before."""
+    """The state of a row. `attempt` counts the videos that failed before."""
 
     number: int
     fingerprint: str

@@ -16,7 +16,7 @@ def compare(first: Summary, second: Summary) -> list[tuple[str, ...]]:
 
 
 def differences(first: Summary, second: Summary) -> list[str]:
-    """What the two loads do not have in common, such as `model: demo-text, demo-class`."""
+    """The differences of the two loads, such as `model: demo-text, demo-class`."""
     names = sorted(first.options.keys() | second.options.keys())
     pairs = ((name, first.options.get(name), second.options.get(name)) for name in names)
     return [f"{name}: {a}, {b}" for name, a, b in pairs if a != b]

@@ -8,7 +8,7 @@ Outcome = Literal["completed", "failed", "refused"]
 
 @dataclass(frozen=True)
 class Sample:
-    """What became of one request. All times are in seconds.
+    """The outcome of one request. All times are in seconds.
 
     Attributes:
         group: The drawn values of the fields that vary; empty without any.

@@ -1,1 +1,1 @@
-"""What commands do on this machine, without a server."""
+"""The work of commands on this machine, without a server."""

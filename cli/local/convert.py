@@ -140,7 +140,7 @@ def make_card(folder_name: str, conversion: Conversion, options: CardOptions, na
 
 
 def _card_defaults(conversion: Conversion) -> _CardDefaults:
-    """What the published sampling scripts do when their user chooses nothing.
+    """The defaults of the published sampling scripts.
 
     FrameDiT's class script draws 50 steps without guidance. Latte's has 250 steps, and guidance for its class models.
     """

@@ -84,7 +84,7 @@ def _program(settings: Settings, index: int, devices: Sequence[str], cpu_threads
 
 
 def _visible_device(name: str) -> str:
-    """What CUDA_VISIBLE_DEVICES calls a device, of which this process may see a part only."""
+    """The name of a device in CUDA_VISIBLE_DEVICES, of which this process may see a part only."""
     index = int(name.removeprefix("cuda:"))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:

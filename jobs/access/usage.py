@@ -20,7 +20,7 @@ ANONYMOUS = "anonymous"
 
 
 class DayUsage(BaseModel):
-    """What one API key used on one day."""
+    """The usage of one API key on one day."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""What a worker changes of the videos that it has claimed."""
+"""A worker's changes of the videos that it has claimed."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What is known of dead workers: which of their videos they did not work on, and when they died."""
+"""Facts about dead workers: the videos that they did not work on, and the time of death."""
 
 import json
 from collections.abc import Sequence

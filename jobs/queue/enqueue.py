@@ -1,4 +1,4 @@
-"""What the server changes: it creates, cancels and deletes videos.
+"""The server's changes: it creates, cancels and deletes videos.
 
 Each model, priority and owner has a queue of RQ. A job carries the id of its video and nothing else.
 """

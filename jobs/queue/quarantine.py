@@ -20,7 +20,7 @@ FIRST_DEATH = 1
 
 @dataclass(frozen=True)
 class Verdict:
-    """What follows from a death for one suspect.
+    """The consequence of a death for one suspect.
 
     Attributes:
         is_cause: The video fails. Otherwise it is queued again.

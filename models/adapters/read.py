@@ -37,7 +37,7 @@ def read_adapter(folder: Path, config: TransformerConfig, max_bytes: int) -> Ada
 
 
 def read_lora(folder: Path, max_bytes: int) -> tuple[dict[str, LowRank], str]:
-    """What the adapter in `folder` adds to each published layer, and the fingerprint of its files.
+    """The update of each published layer by the adapter in `folder`, and the fingerprint of its files.
 
     The files are read into memory first: a file that shrinks while it is mapped would end the process.
 

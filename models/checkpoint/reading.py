@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What safetensors says of a file that is shorter than its header announces.
+# The message of safetensors about a file that is shorter than its header announces.
 _CUT_OFF = ("HeaderTooLarge", "IncompleteBuffer", "MetadataIncompleteBuffer", "file not fully covered")
 
 

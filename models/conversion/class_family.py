@@ -21,7 +21,7 @@ WEIGHT_ENTRIES = ("ema", "model")
 
 @dataclass(frozen=True)
 class ClassOptions:
-    """What the caller knows of a training output. None: take it from the file's own arguments, or else the default.
+    """The caller's knowledge of a training output. None: take it from the file's own arguments, or else the default.
 
     Attributes:
         model_name: as in `FrameDiTH-XL/128-512/2-softmax_u-concat`.

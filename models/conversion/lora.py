@@ -44,7 +44,7 @@ class Scaling:
         return Scaling(values.get("lora_alpha"), values.get("alpha_pattern"), bool(values.get("use_rslora")))
 
     def factor(self, module: str, rank: int, alpha: float | None) -> float:
-        """What multiplies `B A` of `module`; `alpha` is the file's own for it, if it holds one."""
+        """The factor of `B A` of `module`; `alpha` is the file's own for it, if it holds one."""
         for pattern, value in (self.alpha_pattern or {}).items():
             if alpha is None and re.search(rf"(^|\.)({pattern})$", module):  # peft's own rule
                 alpha = value
@@ -59,7 +59,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class LowRank:
-    """What a LoRA adds to the weight of one module: `factor up down`.
+    """The update of one module's weight: `factor up down`.
 
     Attributes:
         down: (rank, in, ...), lora_A.
@@ -122,7 +122,7 @@ def merge_trained_lora(state: dict[str, Tensor], alpha: float | None, report: Re
 
 
 def parse_lora(tensors: dict[str, Tensor], scaling: Scaling) -> dict[str, LowRank]:
-    """What the LoRA in `tensors` (peft names) adds, by module.
+    """The updates of the LoRA in `tensors` (peft names), by module.
 
     Raises ValueError, by name, for a key that is not of a LoRA, for half of a pair, and for an alpha that is not known.
     """

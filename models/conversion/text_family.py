@@ -48,7 +48,7 @@ _DESIGN = (
 
 @dataclass(frozen=True)
 class TextOptions:
-    """What the caller asks of a text-to-video folder. None: as the folder says, or else as published.
+    """The caller's choices for a text-to-video folder. None: as the folder says, or else as published.
 
     Attributes:
         transformer: a published text-to-video `.pt` to take in place of the weights in `transformer/`.

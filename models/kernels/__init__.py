@@ -1,4 +1,4 @@
-"""What is written for one kind of device: Triton kernels, and the forward passes that use them.
+"""Code for one kind of device: Triton kernels, and the forward passes that use them.
 
 The modules of `models` in plain PyTorch are the reference, and what runs wherever these cannot.
 """

@@ -25,7 +25,7 @@ class BetaSchedule(StrEnum):
 
 
 class PredictionType(StrEnum):
-    """What the output of the transformer is an estimate of."""
+    """The quantity that the transformer estimates."""
 
     NOISE = "epsilon"
     CLEAN = "sample"

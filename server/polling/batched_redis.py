@@ -60,7 +60,7 @@ class BatchedRedis:
             _resolve(read, [next(replies) for _ in read.commands])
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
-        """What a pipeline does, at half of its cost, which is most of the cost of a request."""
+        """Do the work of a pipeline at half of its cost, which is most of the cost of a request."""
         pool = self._redis.connection_pool
         connection = await pool.get_connection()
         try:

@@ -1,1 +1,1 @@
-"""What happens to a prompt before a video is accepted: enhancement and moderation by other services."""
+"""Enhancement and moderation of prompts by other services, before a video is accepted."""

@@ -165,7 +165,7 @@ def test_a_truncated_form_is_explained(http: httpx.Client) -> None:
 
 
 def test_a_client_disconnect_is_not_logged_as_an_error(settings: Settings) -> None:
-    """What the application raises, the server logs with a stack trace."""
+    """The server logs an error of the application with a stack trace."""
     sent: list[Message] = []
 
     async def receive() -> Message:

@@ -17,6 +17,6 @@ def save_latents(latents: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_latents(path: Path) -> dict[str, Tensor]:
-    """What `save_latents` has written, float32."""
+    """The latents of a file of `save_latents`, float32."""
     with np.load(path) as arrays:
         return {name: torch.from_numpy(arrays[name]).float() * STEP for name in arrays.files}

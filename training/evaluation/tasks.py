@@ -1,4 +1,4 @@
-"""What a demo checkpoint is asked for when it is evaluated: a fixed list of prompts or classes, and what is scored."""
+"""The evaluation of a demo checkpoint: a fixed list of prompts or classes, and their expected attributes."""
 
 import random
 from dataclasses import dataclass

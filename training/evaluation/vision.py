@@ -29,7 +29,7 @@ ROTATION_STEP_DEGREES = 4.0
 
 @dataclass(frozen=True)
 class Attributes:
-    """What is to be seen, in the vocabulary's words, and what it was read from."""
+    """The visible attributes, in the words of the vocabulary, and their measurements."""
 
     color: str
     shape: str

@@ -31,7 +31,7 @@ from training.world import prompts
 from training.world.renderer import render
 from training.world.scenes import ADAPTER_SHAPE, ATTRIBUTES, RENDERED_SHAPES, SHAPES, Scene, Scenes, Split, draw_scenes
 
-# What FrameDiT's own text training adapts.
+# The layers that FrameDiT's own text training adapts.
 TRAINED_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
 KNOWN_SHARE = 0.25
 _STAR = SHAPES.index("star")

@@ -1,4 +1,4 @@
-"""What each training video is conditioned on: its class, or one of several wordings of its scene.
+"""The condition of each training video: its class, or one of several wordings of its scene.
 
 Shapes: B batch, N videos, L text tokens, E width of the text encoder.
 """

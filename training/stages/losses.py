@@ -16,7 +16,7 @@ MAX_WEIGHT = 5000.0
 
 @dataclass(frozen=True)
 class Terms:
-    """What the loss needs of the schedule at each training timestep, (steps,) float32 each."""
+    """The numbers of the schedule for the loss at each training timestep, (steps,) float32 each."""
 
     signal: Tensor  # sqrt(alpha_bar)
     noise: Tensor  # sqrt(1 - alpha_bar)

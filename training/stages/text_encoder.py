@@ -92,7 +92,7 @@ def wordings_of(num_prompts: int, seed: int, disturbed: bool = False, held_out: 
 
 
 def disturbed_wordings(num_prompts: int, seed: int) -> list[Wording]:
-    """What the encoder is trained on."""
+    """The training data of the encoder."""
     return wordings_of(num_prompts, seed, disturbed=True)
 
 
@@ -122,7 +122,7 @@ def pretrain(
 
 @torch.no_grad()
 def read(reader: AttributeReader, tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """What the heads read in each text: class indices in the order of ATTRIBUTES."""
+    """The attributes that the heads read in each text: class indices in the order of ATTRIBUTES."""
     tokens, mask = tokenize(tokenizer, texts, reader.queries.device)
     return torch.stack([logits.argmax(dim=-1) for logits in reader(tokens, mask)], dim=1).tolist()
 

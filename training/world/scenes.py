@@ -1,4 +1,4 @@
-"""What a scene of the demo world is: its attributes, the combinations held out of training, and random draws.
+"""A scene of the demo world: its attributes, the combinations held out of training, and random draws.
 
 Shape legend: B scenes, A = len(ATTRIBUTES) attributes, K = NUM_JITTERS random numbers that fix everything else.
 """

@@ -186,7 +186,7 @@ class Executor:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """What the attempts of one step share."""
+    """The common data of the attempts of one step."""
 
     profile: GroupProfile
     models_in_use: Collection[str]

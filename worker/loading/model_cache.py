@@ -121,7 +121,7 @@ class ModelCache(Mapping[str, LoadedModel]):
                 raise refused
 
     def reader(self, model: str) -> Callable[[], LoadedModel]:
-        """What reads a model. Any thread may call it."""
+        """The function that reads a model. Any thread may call it."""
         return self._added.get(model) or partial(self._load, model)
 
     def put(self, model: str, loaded: LoadedModel, seconds: float) -> None:

@@ -43,7 +43,7 @@ class Finisher:
         provenance: Provenance = DEFAULT_PROVENANCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """What `upload` raises fails the video, as errors of decoding and encoding do."""
+        """An error of `upload` fails the video, as errors of decoding and encoding do."""
         self._inbox = inbox
         self._dispatcher = dispatcher
         self._upload = upload

@@ -64,7 +64,7 @@ class Previews:
         cost = self._last_cost.get(model.card.id, 0.0)
         # The last step is the video itself.
         is_due = budget.next_step <= step < steps and self._resting_until <= started
-        # What was saved up while nothing was made is nobody's: each video has its own time to spend a share of.
+        # Time saved while no video was made does not count: each video spends a share of its own time.
         if not is_due or budget.spent + cost > self._share * (started - budget.began):
             return None
         budget.next_step = step + every

@@ -19,7 +19,7 @@ def queue_up(store: VideoStore, owner: str | None, count: int, cost: int = 10) -
 
 
 def serve(redis: Redis, store: VideoStore, count: int) -> list[str | None]:
-    """Whose the next few videos are, each claimed as a worker does."""
+    """The owners of the next few videos, each claimed as a worker does."""
     claims = Claims(redis, store, ["tiny-text"], "w1")
     taken = [claims.take() for _ in range(count)]
     assert None not in taken

@@ -1,4 +1,4 @@
-"""What RQ's own tools see of a worker and of its jobs."""
+"""A worker and its jobs in RQ's own tools."""
 
 import json
 import signal

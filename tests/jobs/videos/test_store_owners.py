@@ -1,4 +1,4 @@
-"""Whose videos are whose, what guards their creation, and how they end."""
+"""The owners of videos, the guards of their creation, and their ends."""
 
 import threading
 import time

@@ -29,7 +29,7 @@ def random_lora(targets: dict[str, Target], rank: int = 2, seed: int = 0, std: f
 
 
 def attention_targets(config: TransformerConfig) -> dict[str, Target]:
-    """What FrameDiT's own training adapts: the projections of the attentions, of one of the two sets of names."""
+    """The layers that FrameDiT's own training adapts: the attentions' projections, of one of the two sets of names."""
     targets = find_targets(config)
     one_of_each = {(target.name, target.first_output): name for name, target in targets.items()}
     return {name: targets[name] for name in one_of_each.values() if name.endswith(ATTENTION)}

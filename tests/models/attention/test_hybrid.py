@@ -38,7 +38,7 @@ MODES = [(CLASS, fuse) for fuse in ("concat", "sum", "gated", "local")] + [(TEXT
 
 
 def attention_state(family: Family, fuse: str) -> State:
-    """What a checkpoint of this fuse mode holds under the attention of one temporal block."""
+    """The keys of a checkpoint of this fuse mode under the attention of one temporal block."""
     prefix = family.prefixes[0]
     state = {key.removeprefix(prefix): v for key, v in golden_state(family.golden).items() if key.startswith(prefix)}
     unused = {"local": ("matrix_attention.", "norm_"), "global": (family.local, "norm_")}.get(fuse, ())

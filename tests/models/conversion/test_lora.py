@@ -59,7 +59,7 @@ def test_a_merged_convolution_is_the_convolution_and_the_lora_beside_it(tmp_path
 
 
 def change(folder: Path, config: dict[str, Any] | None, alpha: float | None = None) -> float:
-    """What multiplies `B A`, measured."""
+    """The factor of `B A`, measured."""
     merged = state()
     merge_lora(merged, write(folder, lora_of("blocks.0.to_q"), config), alpha)
     difference = merged["blocks.0.to_q.weight"] - state()["blocks.0.to_q.weight"]

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Service:
-    """What it answers to the next requests, and what it has received."""
+    """Its answers to the next requests, and the requests that it has received."""
 
     url: str = ""
     answer: Any = None

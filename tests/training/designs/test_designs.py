@@ -37,7 +37,7 @@ def small_models() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one quick call of the command has made."""
+    """The results of one quick call of the command."""
     folder = tmp_path_factory.mktemp("designs")
     arguments = ["--work", str(folder), "--out", str(folder / "out"), "--text", str(folder / "text"), "--device", "cpu"]
     command.main([*arguments, "--quick", "--train-seconds", "0", "--videos", "2", "--workers", "1", "--last"])

@@ -1,4 +1,4 @@
-"""What a scene of the fast world is: two objects, one always in front, and the paths that they take.
+"""A scene of the fast world: two objects, one always in front, and the paths that they take.
 
 Shape legend: B scenes, 2 objects (the front one first), A = len(COLUMNS) attributes. Lengths are in half frames (the
 frame spans -1 .. 1, y downwards), times in frames from 0.

@@ -16,7 +16,7 @@ from worker.output.formats.encoding import Encoding
 _TIMEOUT_SECONDS = 600.0
 # More frames than minterpolate looks ahead.
 _PADDING_FRAMES = 4
-# What ffmpeg says of a full disk, and of a file that may not grow (strerror of ENOSPC, EDQUOT, EFBIG).
+# The messages of ffmpeg about a full disk, and about a file that may not grow (strerror of ENOSPC, EDQUOT, EFBIG).
 _NO_ROOM = (b"No space left on device", b"Disk quota exceeded", b"File too large")
 
 

@@ -37,7 +37,7 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 @dataclass(frozen=True)
 class FileMetadata:
-    """What generated a file. It holds no time and no id: the same request gives the same bytes."""
+    """The origin of a file. It holds no time and no id: the same request gives the same bytes."""
 
     content: dict[str, Any]
 

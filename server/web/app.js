@@ -1,6 +1,7 @@
 // Assembles the page.
 
 import { Api } from "./api.js";
+import { Compare } from "./compare.js";
 import { Composer } from "./composer.js";
 import { confirmRemoval, KeyDialog } from "./dialogs.js";
 import { Gallery } from "./gallery.js";
@@ -106,6 +107,9 @@ const composer = new Composer(async (body, { source, mode, file }) => {
     throw error;
   }
 });
+
+const compare = new Compare(library, media);
+document.getElementById("compare-button").addEventListener("click", () => compare.open(composer.models, composer.body));
 
 function announce(video) {
   say(`Queued: ${subject(video)}`);

@@ -57,6 +57,7 @@ export class Composer {
     this.#models = models;
     this.#field("model").replaceChildren(...models.map(({ id }) => element("option", { value: id }, id)));
     this.#part("no-models").hidden = models.length > 0;
+    this.#part("compare-button").hidden = models.length < 2;
     this.#part("with-models").hidden = models.length === 0;
     if (!models.length) return;
     const card = models.find(({ id }) => id === chosen) ?? models.find((m) => m.conditioning === "text") ?? models[0];
@@ -67,6 +68,11 @@ export class Composer {
   /** null until the first answer. */
   get models() {
     return this.#models;
+  }
+
+  /** The request as it is filled in. */
+  get body() {
+    return this.#body();
   }
 
   /** Fill the form with the settings of a video, including its seed. */

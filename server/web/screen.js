@@ -33,18 +33,23 @@ export class Screen {
   #size;
   #visible = false;
   #controls;
+  #driven;
+  #label;
   #closed = false;
   #requestedThumbnail = false;
 
-  constructor(media, video, { controls = false } = {}) {
+  /** With `driven`, others play the film: the function is called with it once its length is known. */
+  constructor(media, video, { controls = false, driven = null, label = "The video" } = {}) {
     this.#media = media;
     this.#controls = controls;
+    this.#driven = driven;
+    this.#label = label;
     this.#video = video;
     const [width, height] = video.size.split("x").map(Number);
     this.noise = element("canvas", { class: "noise" });
     this.preview = element("img", { class: "preview", alt: "", hidden: true });
     this.preview.addEventListener("error", () => (this.preview.hidden = true));
-    const properties = { class: "screen", "aria-hidden": controls ? null : "true" };
+    const properties = { class: "screen", "aria-hidden": controls || driven ? null : "true" };
     const sign = icon("none");
     sign.classList.add("sign");
     this.element = element("span", properties, this.noise, this.preview, sign);
@@ -74,7 +79,7 @@ export class Screen {
 
   playOrPause() {
     this.#load();
-    if (!this.#film || this.#controls) return;
+    if (!this.#film || this.#controls || this.#driven) return;
     // Browsers may forbid autoplay. They show the first frame then.
     if (this.#visible && playing.on) this.#film.play().catch(() => {});
     else this.#film.pause();
@@ -98,11 +103,11 @@ export class Screen {
   }
 
   #load() {
-    if (!this.#visible || this.#video.status !== "completed" || isExpired(this.#video)) return;
+    if ((!this.#visible && !this.#driven) || this.#video.status !== "completed" || isExpired(this.#video)) return;
     const isPicture = !isFilm(this.#video);
     if ((this.preview.hidden || isPicture) && !this.#requestedThumbnail) this.#showThumbnail();
     if (isPicture) return;
-    if (!this.#film && (playing.on || this.#controls)) this.#showFilm();
+    if (!this.#film && (playing.on || this.#controls || this.#driven)) this.#showFilm();
   }
 
   /** Shown until the video is loaded, and in place of it while videos are paused. A preview serves as well. The viewer
@@ -120,16 +125,17 @@ export class Screen {
   async #showFilm() {
     const film = element("video", {
       class: "film",
-      loop: true,
+      loop: !this.#driven,
       playsinline: true,
       controls: this.#controls,
       autoplay: this.#controls && playing.on,
       tabindex: this.#controls ? null : "-1",
-      "aria-label": this.#controls ? "The video" : null,
+      "aria-label": this.#controls || this.#driven ? this.#label : null,
     });
     film.muted = true; // browsers allow autoplay for muted videos only
     this.#film = film;
     film.addEventListener("loadeddata", () => this.element.classList.add("developed"), { once: true });
+    if (this.#driven) film.addEventListener("loadedmetadata", () => this.#driven(film), { once: true });
     film.addEventListener("error", () => this.#missing());
     this.element.append(film);
     try {

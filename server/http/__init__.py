@@ -1,1 +1,1 @@
-"""HTTP below the application: connections, their deadlines, and the head of a request."""
+"""HTTP below the application: the connections of clients, the head of a request, and the guard of URLs from clients."""

@@ -15,9 +15,9 @@ from jobs.storage.artifact_store import ArtifactStore
 from jobs.videos.record import VideoRecord
 from server.auth import Caller, find_visible
 from server.dependencies import Services
+from server.http.ssrf_guard import PublicNetwork
 from server.references.decoder import DecodedFrames, DecoderLimits, decode
 from server.references.download import download
-from server.webhooks.ssrf_guard import PublicNetwork
 from server.wire import ReferenceInput
 
 

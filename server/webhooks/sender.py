@@ -26,7 +26,7 @@ from jobs.videos.record import VideoRecord
 from jobs.videos.store import VideoStore
 from jobs.videos.webhook_schedule import Due, Webhooks
 from server.dependencies import Services
-from server.webhooks.ssrf_guard import PublicNetwork
+from server.http.ssrf_guard import PublicNetwork
 from server.wire import to_videos
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from jobs.errors import InvalidRequestError
 from jobs.settings import Settings
-from server.webhooks.ssrf_guard import is_public
+from server.http.ssrf_guard import is_public
 
 _VISIBLE = re.compile(r"[!-~]+")
 

@@ -28,9 +28,9 @@ from jobs.settings import Settings
 from jobs.videos import webhook_schedule
 from jobs.videos.store import VideoStore
 from jobs.videos.webhook_schedule import Due, Webhooks, receiver_of
+from server.http.ssrf_guard import PublicNetwork
 from server.webhooks import sender as webhook_sender
 from server.webhooks.sender import WebhookSender
-from server.webhooks.ssrf_guard import PublicNetwork
 from tests.jobs.making import make_record
 from tests.server.serving import serving
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import httpcore
 import pytest
 
-from server.webhooks.ssrf_guard import ForbiddenAddressError, PublicNetwork, is_public, resolve_name
+from server.http.ssrf_guard import ForbiddenAddressError, PublicNetwork, is_public, resolve_name
 
 PUBLIC = "93.184.216.34"
 

@@ -83,7 +83,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        raise ForbiddenAddressError("webhooks are not sent to unix sockets")
+        raise ForbiddenAddressError("a URL of a client leads to no unix socket")
 
     async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)

@@ -27,7 +27,7 @@ from cli.logs import configure_logging
 from jobs.settings import Settings
 from jobs.videos.record import VideoRequest
 from models.generate import Generation
-from worker.engine.batch import Batch
+from worker.engine.passes.batch import Batch
 from worker.main import run_worker
 
 POISON, POISON_TO_PREPARE = 666, 667

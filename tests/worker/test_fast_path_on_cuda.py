@@ -28,7 +28,7 @@ from tests.worker.engines import (
 )
 from worker.device import free_cached_memory
 from worker.engine.engine import Engine, EngineSettings
-from worker.engine.graphs import StepGraphs
+from worker.engine.passes.graphs import StepGraphs
 from worker.engine.profile.exact_rows import find_exact_rows
 from worker.loading.model_cache import LoadedModel, ModelCache
 
@@ -116,7 +116,7 @@ def test_a_step_is_captured_at_its_second_run_and_then_replayed() -> None:
 
 UNCAPTURABLE = """
 import logging, torch
-from worker.engine.graphs import StepGraphs
+from worker.engine.passes.graphs import StepGraphs
 
 logging.basicConfig()
 graphs = StepGraphs()

@@ -24,8 +24,8 @@ from jobs.redis_keys import queue_name
 from jobs.videos.record import VideoRecord
 from tests.mp4 import decode_mp4
 from tests.worker.conftest import Bench, wait_for
-from worker.engine.batch import Batch
 from worker.engine.engine import Engine
+from worker.engine.passes.batch import Batch
 
 LONG = 1000  # steps
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from models.checkpoint.load import Checkpoint
 from models.generate import Generation
 from worker.engine.active_request import ActiveRequest, Group
-from worker.engine.executor import Executor
-from worker.engine.in_flight import InFlightStep
+from worker.engine.passes.executor import Executor
+from worker.engine.passes.in_flight import InFlightStep
 from worker.engine.profile.group_profile import GroupProfile
 from worker.engine.profile.memory_limit import RowLimit
 from worker.engine.ranks.rank_group import RankGroup

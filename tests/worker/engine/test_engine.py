@@ -306,7 +306,7 @@ def test_a_snapshot_after_a_failed_step_draws_the_same_noise_again(monkeypatch: 
         raise torch.OutOfMemoryError("no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("worker.engine.batch.update", refuse)
+        patch.setattr("worker.engine.passes.step.update", refuse)
         assert first.step() == []
     second.admit("a", "class", generation, first.snapshot("a"))
     expected = denoise_alone(MODELS["class"], generation)

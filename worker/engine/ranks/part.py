@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from models.conditioning import Condition
 from models.transformer import Transformer
-from worker.engine.graphs import StepGraphs
+from worker.engine.passes.graphs import StepGraphs
 from worker.engine.ranks.replica import LEADER
 from worker.engine.ranks.split import PassShape, Split
 

@@ -21,7 +21,7 @@ from torch import distributed as dist
 from models.kernels.support import fuse_transformer
 from models.transformer import Transformer
 from worker.device import free_cached_memory, is_out_of_memory
-from worker.engine.graphs import StepGraphs
+from worker.engine.passes.graphs import StepGraphs
 from worker.engine.ranks.messages import (
     ComputePart,
     DropReplica,

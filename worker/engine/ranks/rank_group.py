@@ -15,7 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from models.transformer import Transformer
-from worker.engine.graphs import StepGraphs
+from worker.engine.passes.graphs import StepGraphs
 from worker.engine.ranks.messages import (
     ComputePart,
     DropOutputs,

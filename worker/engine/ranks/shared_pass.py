@@ -9,7 +9,7 @@ from torch import Tensor
 from models.adapters.row_adapters import RowAdapters
 from models.conditioning import Condition
 from models.transformer import Transformer
-from worker.engine.graphs import StepGraphs
+from worker.engine.passes.graphs import StepGraphs
 from worker.engine.ranks.part import PassInputs
 from worker.engine.ranks.rank_group import RankGroup
 from worker.engine.ranks.split import PassShape, Split, split_frames, split_rows

@@ -11,9 +11,9 @@ import torch
 from models.transformer import Transformer
 from worker.device import free_cached_memory, is_out_of_memory
 from worker.engine.active_request import ActiveRequest
-from worker.engine.batch import Batch
-from worker.engine.graphs import StepGraphs
-from worker.engine.in_flight import DeviceTimestamp, InFlightPass
+from worker.engine.passes.batch import Batch
+from worker.engine.passes.graphs import StepGraphs
+from worker.engine.passes.in_flight import DeviceTimestamp, InFlightPass
 from worker.engine.profile.exact_rows import count_sharing
 from worker.engine.profile.group_profile import GroupProfile
 from worker.engine.profile.memory_limit import RowLimit

@@ -6,14 +6,17 @@ the DNS that changes a moment later has no effect. TLS and the Host header still
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from urllib.parse import SplitResult, urlsplit
 
 import httpcore
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_VISIBLE = re.compile(r"[!-~]+")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # Not of the public internet, though Python's `is_global` says so in some of its versions.
 _NOT_PUBLIC = [
@@ -96,6 +99,17 @@ async def resolve_name(host: str, port: int) -> Sequence[str]:
     except (OSError, UnicodeError) as error:
         raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def split_url(url: str) -> SplitResult | None:
+    """Return the parts of an http or https URL in ASCII, with a host and without user name; None for any other."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    plain = _VISIBLE.fullmatch(url) is not None and "\\" not in url and "@" not in parts.netloc
+    return parts if usable and plain else None
 
 
 def is_public(address: str) -> bool:

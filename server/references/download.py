@@ -2,11 +2,18 @@
 
 import asyncio
 import ssl
+import threading
 
 import httpcore
 
-from jobs.errors import InvalidRequestError
+from jobs.errors import InvalidRequestError, OverloadedError
+from server.http.ssrf_guard import split_url
 
+# Each takes a thread of the routes and holds a file in memory. Slow hosts must leave threads for other requests.
+MAX_DOWNLOADS = 8
+
+_SLOTS = threading.BoundedSemaphore(MAX_DOWNLOADS)
+_RETRY_AFTER_SECONDS = 2
 _HTTP_OK = 200
 
 
@@ -16,15 +23,24 @@ def download(
     """Return the file. `param` is the request field that errors name.
 
     :raises InvalidRequestError: when it cannot be read, or is too large.
+    :raises OverloadedError: when as many files are downloaded as may be at a time.
     """
+    if split_url(url) is None:
+        raise InvalidRequestError(
+            f"{param} has an image_url that is not http://host/path or https://host/path, in ASCII and without user "
+            "name; encode other characters with %, or upload the file",
+            param,
+        )
+    if not _SLOTS.acquire(blocking=False):
+        raise OverloadedError("the server is downloading other files", _RETRY_AFTER_SECONDS)
     try:
         return asyncio.run(asyncio.wait_for(_get(param, url, network, max_bytes), timeout_seconds))
     except TimeoutError:
         fault = f"takes longer than {timeout_seconds:g} s to download"
-    except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ValueError) as error:
-        if isinstance(error, InvalidRequestError):
-            raise
+    except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError):
         fault = "cannot be downloaded: its host must have a public address and answer over HTTP"
+    finally:
+        _SLOTS.release()
     raise InvalidRequestError(f"{param} has an image_url that {fault}; upload the file instead", param)
 
 

@@ -101,7 +101,7 @@ def _copy_frames(archive: IO[bytes], file: IO[bytes]) -> None:
 
 
 def _read_url(param: str, url: str, settings: Settings) -> bytes:
-    if settings.image_urls != "data" and url.startswith(("http://", "https://")):
+    if settings.image_urls != "data" and url.partition(":")[0].lower() in ("http", "https"):
         network = PublicNetwork(allow_private=settings.image_urls == "any")
         return download(param, url, network, settings.max_upload_bytes, settings.reference_timeout_seconds)
     head, comma, data = url.partition(",")

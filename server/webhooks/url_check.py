@@ -1,13 +1,8 @@
 """Checks of the webhook URLs that clients choose. The addresses behind them are checked again at every attempt."""
 
-import re
-from urllib.parse import SplitResult, urlsplit
-
 from jobs.errors import InvalidRequestError
 from jobs.settings import Settings
-from server.http.ssrf_guard import is_public
-
-_VISIBLE = re.compile(r"[!-~]+")
+from server.http.ssrf_guard import is_public, split_url
 
 
 def check_webhook_url(url: str | None, settings: Settings) -> None:
@@ -19,8 +14,8 @@ def check_webhook_url(url: str | None, settings: Settings) -> None:
             "this server sends no webhooks, because its setting FRAMEDIT_WEBHOOK_SECRET, which signs them, is missing",
             "webhook_url",
         )
-    parts = _split(url)
-    if parts is None:
+    parts = split_url(url)
+    if parts is None or parts.fragment:
         raise InvalidRequestError(
             f"webhook_url is {url[:100]!r}; it must be http://host/path or https://host/path, in ASCII, "
             "without user name or fragment",
@@ -28,16 +23,6 @@ def check_webhook_url(url: str | None, settings: Settings) -> None:
         )
     if not settings.webhook_allow_private and _is_private_literal(parts.hostname or ""):
         raise InvalidRequestError(f"webhook_url is {url[:100]!r}; its host must be a public address", "webhook_url")
-
-
-def _split(url: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return None
-    plain = _VISIBLE.fullmatch(url) is not None and "\\" not in url and "@" not in parts.netloc and not parts.fragment
-    return parts if usable and plain else None
 
 
 def _is_private_literal(host: str) -> bool:

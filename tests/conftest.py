@@ -19,6 +19,7 @@ from cli.processes.embedded_redis import EmbeddedRedis
 from jobs.cards import ModelCard
 from jobs.connection import connect
 from tests.jobs.every_role import EveryRole
+from tests.leftovers import Leftovers
 
 TESTS = Path(__file__).parent
 
@@ -33,6 +34,11 @@ settings.load_profile("patient")
 # Folders from the slowest to the fastest, the others last. `make test` runs files in parallel and starts with the slow
 # ones, so that none of them is left for the end.
 SLOWEST_FIRST = ("faults", "e2e", "cli", "browser", "benchmarks", "training", "worker", "server", "jobs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # with several processes, in the one that reports
+        config.pluginmanager.register(Leftovers(TESTS.parent))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

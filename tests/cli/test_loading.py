@@ -81,7 +81,9 @@ def hurry(url: str) -> None:
 @contextmanager
 def running(log: Path, *arguments: str | Path, **env: str) -> Iterator["subprocess.Popen[bytes]"]:
     with log.open("wb") as output:
-        process = subprocess.Popen(command(*arguments), env=environment() | env, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command(*arguments), env=environment(log.parent / "data") | env, stdout=output, stderr=output
+        )
     try:
         yield process
     finally:

@@ -70,7 +70,7 @@ def received() -> Iterator[tuple[str, "Queue[bytes]"]]:
 @contextmanager
 def running(log: Path, env: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
-        process = subprocess.Popen(command(*arguments), env=environment() | env, stdout=output, stderr=output)
+        process = subprocess.Popen(command(*arguments), env=environment(log.parent) | env, stdout=output, stderr=output)
     try:
         yield process
         process.terminate()
@@ -88,7 +88,6 @@ def test_server_workers_events_webhooks_and_rq_use_tls(
     make_tiny_checkpoint(tmp_path / "checkpoints" / "tiny")
     env = {
         "FRAMEDIT_REDIS_URL": url,
-        "FRAMEDIT_DATA_DIR": str(tmp_path),
         "FRAMEDIT_CHECKPOINTS": str(tmp_path / "checkpoints"),
         "FRAMEDIT_WEBHOOK_SECRET": "of the tests, of the tests",
         "FRAMEDIT_WEBHOOK_ALLOW_PRIVATE": "true",
@@ -104,16 +103,18 @@ def test_server_workers_events_webhooks_and_rq_use_tls(
                 assert [event.name for event in events][-1] == "completed"
             assert http.get("/readyz").status_code == 200
         assert video_id.encode() in bodies.get(timeout=60)
-        health = subprocess.run(command("health", "worker"), env=environment() | env, capture_output=True, text=True)
+        health = subprocess.run(
+            command("health", "worker"), env=environment(tmp_path) | env, capture_output=True, text=True
+        )
         assert health.returncode == 0, health.stderr
         rq = [sys.executable, "-m", "rq.cli", "info", "--url", url]
         assert "1 workers" in subprocess.run(rq, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_certificate_of_an_unknown_authority_keeps_the_server_from_starting(tls_url: str, tmp_path: Path) -> None:
-    env = {"FRAMEDIT_REDIS_URL": tls_url, "FRAMEDIT_DATA_DIR": str(tmp_path)}
+    env = {"FRAMEDIT_REDIS_URL": tls_url}
     arguments = command("server", "--port", "0")
-    ended = subprocess.run(arguments, env=environment() | env, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(arguments, env=environment(tmp_path) | env, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
     [line] = [line for line in ended.stderr.splitlines() if line.startswith("framedit: ")]
     assert "the certificate that Redis shows is not accepted: unable to get local issuer certificate" in line

@@ -106,12 +106,12 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-P", "-m", "cli.main", *map(str, arguments)]
 
 
-def environment() -> dict[str, str]:
-    """This process's environment without server settings, and with one thread per worker."""
+def environment(data_dir: Path) -> dict[str, str]:
+    """This process's environment without server settings, with a data folder and one thread per worker."""
     env = {
         name: value for name, value in os.environ.items() if not name.startswith("FRAMEDIT_") and name != "REDIS_URL"
     }
-    return env | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return env | {"FRAMEDIT_DATA_DIR": str(data_dir), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def serving(
         start = output.tell()
         arguments = ("serve", "--port", "0", "--data-dir", data_dir, "--checkpoints", checkpoints)
         process = subprocess.Popen(
-            command(*arguments), cwd=folder, env=environment() | env, stdout=output, stderr=output
+            command(*arguments), cwd=folder, env=environment(data_dir) | env, stdout=output, stderr=output
         )
 
     def address() -> re.Match[str] | None:

@@ -123,9 +123,11 @@ def test_wrong_usage_is_one_line_and_status_2(bench: Bench, arguments: tuple[str
     assert message in output.stderr
 
 
-def test_ctrl_c_deletes_the_videos_that_have_not_ended(served: Serve) -> None:
+def test_ctrl_c_deletes_the_videos_that_have_not_ended(served: Serve, tmp_path: Path) -> None:
     arguments = ("bench", "--server", served.url, "--steps", 1000, "--warm-up", 0, "--concurrency", 2)
-    process = subprocess.Popen(command(*map(str, arguments)), env=environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(*map(str, arguments)), env=environment(tmp_path), stderr=subprocess.PIPE, text=True
+    )
     wait_for(lambda: len(videos_of(served)) == 2, "two videos")
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -55,9 +55,9 @@ def served(root: Path) -> Iterator[Serve]:
         yield running
 
 
-def example_environment(server: str = "") -> dict[str, str]:
+def example_environment(root: Path, server: str = "") -> dict[str, str]:
     names = {"PYTHONPATH": str(REPOSITORY), "FRAMEDIT_SERVER": server, "FRAMEDIT_WEBHOOK_SECRET": WEBHOOK_SECRET}
-    return environment() | {name: value for name, value in names.items() if value}
+    return environment(root / "data") | {name: value for name, value in names.items() if value}
 
 
 def run(root: Path, *arguments: str | Path, server: str = "") -> str:
@@ -65,7 +65,7 @@ def run(root: Path, *arguments: str | Path, server: str = "") -> str:
     result = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=root,
-        env=example_environment(server),
+        env=example_environment(root, server),
         capture_output=True,
         text=True,
         timeout=300,
@@ -106,7 +106,7 @@ def receiving(root: Path, server: str) -> Iterator[str]:
         process = subprocess.Popen(
             [sys.executable, str(EXAMPLES / "webhook_receiver.py"), str(port)],
             cwd=root,
-            env=example_environment(server),
+            env=example_environment(root, server),
             stdout=log,
             stderr=log,
         )
@@ -177,5 +177,5 @@ def test_the_python_examples_of_the_readme_write_a_video(root: Path, served: Ser
 def test_the_curl_example_of_the_readme_downloads_a_video(root: Path, served: Serve) -> None:
     (root / "video.mp4").unlink(missing_ok=True)
     example = readme_example("bash", "videos=", served.url)
-    subprocess.run(["bash", "-euc", example], cwd=root, env=example_environment(), check=True, timeout=120)
+    subprocess.run(["bash", "-euc", example], cwd=root, env=example_environment(root), check=True, timeout=120)
     assert_is_a_video(root / "video.mp4")

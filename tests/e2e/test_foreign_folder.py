@@ -31,7 +31,7 @@ def test_workers_run_their_own_packages(
     arguments = ("worker", "--devices", "all", "--checkpoints", checkpoints, "--redis-url", redis_url)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(*arguments), cwd=foreign_folder, env=environment(), stdout=output, stderr=output
+            command(*arguments), cwd=foreign_folder, env=environment(tmp_path / "data"), stdout=output, stderr=output
         )
     try:
         wait_for(lambda: "ready: tiny" in log.read_text() or process.poll() is not None, "a worker")

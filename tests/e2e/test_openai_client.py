@@ -40,7 +40,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_key(data_dir: Path, *limits: str) -> str:
     """Create an API key with `framedit keys create`."""
     arguments = ("keys", "create", "--data-dir", data_dir, *limits)
-    made = subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, check=True)
+    made = subprocess.run(command(*arguments), env=environment(data_dir), capture_output=True, text=True, check=True)
     return made.stdout.strip()
 
 

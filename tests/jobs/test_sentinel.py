@@ -124,9 +124,8 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 def test_server_and_worker_follow_the_primary(pair: Pair, tmp_path: Path) -> None:
     make_tiny_checkpoint(tmp_path / "checkpoints" / "tiny")
-    env = environment() | {
+    env = environment(tmp_path) | {
         "FRAMEDIT_REDIS_URL": pair.url,
-        "FRAMEDIT_DATA_DIR": str(tmp_path),
         "FRAMEDIT_CHECKPOINTS": str(tmp_path / "checkpoints"),
         "FRAMEDIT_REDIS_TIMEOUT_SECONDS": "2",
     }

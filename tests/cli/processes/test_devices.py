@@ -57,9 +57,8 @@ def test_an_invalid_list_of_devices_is_refused(text: str) -> None:
 @pytest.fixture
 def two_workers(tmp_path: Path, redis_url: str) -> Iterator[subprocess.Popen[bytes]]:
     make_tiny_checkpoint(tmp_path / "checkpoints" / "tiny")
-    env = environment() | {
+    env = environment(tmp_path) | {
         "FRAMEDIT_REDIS_URL": redis_url,
-        "FRAMEDIT_DATA_DIR": str(tmp_path),
         "FRAMEDIT_CHECKPOINTS": str(tmp_path / "checkpoints"),
     }
     with (tmp_path / "log").open("wb") as log:

@@ -60,9 +60,8 @@ def test_a_worker_sees_the_gpus_of_its_group_only(monkeypatch: pytest.MonkeyPatc
 def workers(folder: Path, redis_url: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     if not (folder / "checkpoints").exists():
         make_tiny_checkpoint(folder / "checkpoints" / "tiny")
-    env = environment() | {
+    env = environment(folder) | {
         "FRAMEDIT_REDIS_URL": redis_url,
-        "FRAMEDIT_DATA_DIR": str(folder),
         "FRAMEDIT_CHECKPOINTS": str(folder / "checkpoints"),
         "FRAMEDIT_DETERMINISTIC": "true",
         "FRAMEDIT_RESUME_SECONDS": "0.2",

@@ -30,7 +30,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def worker(log: Path, checkpoints: Path, redis_url: str, before: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
     arguments = [*before, *command("worker", "--checkpoints", checkpoints, "--redis-url", redis_url)]
     with log.open("wb") as output:
-        process = subprocess.Popen(arguments, env=environment(), stdout=output, stderr=output)
+        process = subprocess.Popen(arguments, env=environment(log.parent / "data"), stdout=output, stderr=output)
     try:
         yield process
     finally:

@@ -26,8 +26,8 @@ from tests.jobs.every_role import EveryRole
 from tests.server.serving import serving
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.waiting import wait_for
+from worker.build import build_worker
 from worker.loading.model_cache import load_models
-from worker.main import build_worker
 from worker.metrics import Meter
 
 WRITTEN: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "version_0_1.json").read_text(encoding="utf-8"))

@@ -19,10 +19,10 @@ from jobs.videos.record import VideoRecord, VideoRequest, new_records
 from jobs.videos.store import VideoStore
 from tests import waiting
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS, make_tiny_checkpoint
+from worker.build import build_worker
 from worker.context import WorkerContext
 from worker.loading.model_cache import LoadedModel, ModelCache, load_models
 from worker.loop import record_event
-from worker.main import build_worker
 from worker.messages import CloseFinisher, DispatcherMessage, FinisherMessage, FinishJob, Inbox, JobFailed, JobFinished
 from worker.metrics import Meter
 from worker.output.finisher import Finisher, Upload

@@ -6,7 +6,7 @@ answered.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from redis import Redis
@@ -19,6 +19,7 @@ from worker.context import WorkerContext
 from worker.dispatch.active_jobs import ActiveJobs
 from worker.dispatch.bystander_publisher import BystanderPublisher
 from worker.dispatch.drain import Drain
+from worker.dispatch.hang_watch import HangWatch
 from worker.dispatch.job_claimer import JobClaimer, end_lease
 from worker.dispatch.job_outcome import Stopped, conclude
 from worker.dispatch.load_publisher import LoadPublisher
@@ -117,9 +118,8 @@ class Dispatcher:
         self._load = LoadPublisher(redis, rq_worker.name, settings.worker_ttl_seconds)
         self._drain = Drain(settings.drain_seconds, clock)
         self._due = _Due()
-        self._last_report = LoopReport(clock(), {}, {})
-        self._preparing_since: float | None = None
-        self._loading_since: float | None = None
+        self._hang_watch = HangWatch(settings.step_timeout_seconds, clock)
+        self._cost_per_second: Mapping[str, float] = {}
         self._is_suspended = False
         self._is_redis_away = False
         self._are_queues_empty = False
@@ -128,7 +128,7 @@ class Dispatcher:
 
     def run(self) -> None:
         """Run until asked to stop and no job is left, with `burst` until the queues are empty."""
-        self._last_report = LoopReport(self._clock(), {}, {})
+        self._hang_watch.start()
         try:
             while not self._has_loop_ended and not self._is_done():
                 self._receive()
@@ -152,20 +152,21 @@ class Dispatcher:
         for message in self._inbox.receive(max(_TICK_SECONDS, self._due.retry - self._clock())):
             match message:
                 case LoopReport():
-                    self._last_report = message
+                    self._hang_watch.update(message)
+                    self._cost_per_second = message.cost_per_second
                     self._jobs.update_steps(message)
                     if self._served.update_loaded(message):
                         self._beat_soon()
                 case ModelAdded() | ModelRefused() | ModelLoading():
                     if isinstance(message, ModelLoading):
-                        self._loading_since = None if message.model is None else message.at
+                        self._hang_watch.update(message)
                     self._served.update(message)
                     self._beat_soon()
                 case PassChanged():
                     self._jobs.update_pass(message)
-                case PreparationChanged(request_id, at):
+                case PreparationChanged():
+                    self._hang_watch.update(message)
                     self._jobs.update_preparation(message)
-                    self._preparing_since = None if request_id is None else at
                 case StopRequested(signal_number):
                     self._rq_worker.request_stop(signal_number, None)
                 case LoopEnded():
@@ -180,19 +181,19 @@ class Dispatcher:
             return
         if self._is_redis_away:
             self._redis.ping()
-        if self._is_hanging(for_seconds=LEASE_SECONDS):
+        if self._hang_watch.is_hanging(for_seconds=LEASE_SECONDS):
             self._on_hang()
         if now >= self._due.bystanders:
             self._bystanders.update(self._jobs.bystanders)
             self._due.bystanders = now + _BYSTANDERS_SECONDS
-        if now >= self._due.beat and not self._is_hanging():
+        if now >= self._due.beat and not self._hang_watch.is_hanging():
             self._beat()
         if now >= self._due.poll:
             self._poll()
         self._progress.store_snapshot()
         self._conclude()
         self._claimer.start_claimed()
-        if not self._drain.has_begun and not self._is_hanging():
+        if not self._drain.has_begun and not self._hang_watch.is_hanging():
             self._claim()
         if self._is_redis_away:
             logger.info("Redis is available again")
@@ -204,16 +205,14 @@ class Dispatcher:
         self._is_redis_away = True
         self._due.retry = self._clock() + _RETRY_SECONDS
 
-    def _is_hanging(self, for_seconds: float = 0.0) -> bool:
-        since = (self._last_report.at, self._preparing_since, self._loading_since)
-        first = min(at for at in since if at is not None)
-        return self._clock() - first > self._settings.step_timeout_seconds + for_seconds
-
     def _beat(self) -> None:
         self._rq_worker.beat()
-        speeds = self._last_report.cost_per_second
         self._load.publish(
-            self._jobs, self._claimer.free_slots, speeds, self._served.states, self._served.refused_adapters
+            self._jobs,
+            self._claimer.free_slots,
+            self._cost_per_second,
+            self._served.states,
+            self._served.refused_adapters,
         )
         self._bystanders.renew()
         self._served.beat()

@@ -15,10 +15,10 @@ from jobs.model_commands import pin_model, send_command
 from jobs.videos.record import VideoRecord
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
 from tests.worker.conftest import Bench, RunningWorker, wait_for
+from worker.build import build_worker
 from worker.dispatch import dispatcher
 from worker.loading.checkpoint_watch import CheckpointWatch
 from worker.loading.model_cache import load_models
-from worker.main import build_worker
 
 LONG = 400  # steps
 

@@ -3,6 +3,8 @@
 Shape legend: T frames, C H W latent; frames are (T, height, width, 3) uint8.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,8 +18,10 @@ from models.sampling.known_frames import KnownFrames
 from models.vae import VideoDecoder
 
 
-def read_reference(artifacts: ArtifactStore, record: VideoRecord) -> NDArray[np.uint8] | None:
-    """Return the frames of a video's reference, None when it has none.
+def read_reference(
+    artifacts: ArtifactStore, record: VideoRecord, give_up: Callable[[], bool] = lambda: False
+) -> NDArray[np.uint8] | None:
+    """Return the frames of a video's reference, None when it has none. `give_up` is that of `ArtifactStore.read`.
 
     Raises:
         ArtifactStoreError: When they cannot be read, or are damaged.
@@ -25,8 +29,7 @@ def read_reference(artifacts: ArtifactStore, record: VideoRecord) -> NDArray[np.
     request = record.request
     if request.reference is None:
         return None
-    with artifacts.open(record.id, "reference") as file:
-        frames = np.frombuffer(file.read(), np.uint8)
+    frames = np.frombuffer(artifacts.read(record.id, "reference", give_up), np.uint8)
     shape = (request.reference.num_frames, request.height, request.width, 3)
     if frames.size != np.prod(shape):
         raise ArtifactStoreError(f"the reference of {record.id} is damaged: it has {frames.size} bytes")

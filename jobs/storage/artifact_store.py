@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol, TypeVar
 
 from jobs.errors import ArtifactFileMissingError, ArtifactStoreError
 from jobs.storage.artifact_bucket import Bucket
 from jobs.storage.artifact_folder import Folder
 from jobs.videos.record import Artifact, ArtifactKind, is_video_id
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +58,8 @@ class ArtifactBackend(Protocol):
 class ArtifactStore:
     """Files of videos. Their names consist of video ids and kinds, never of anything a client wrote.
 
-    A write that fails, because the store is away or full, is retried for `retry_seconds`. The source file stays
-    meanwhile: an outage delays a video and loses nothing.
+    A write or a read that fails, because the store is away or full, is retried for `retry_seconds`. The source file
+    stays meanwhile: an outage delays a video and loses nothing.
     """
 
     def __init__(
@@ -87,15 +89,35 @@ class ArtifactStore:
 
         :raises ArtifactStoreError: when it cannot be stored.
         """
-        name = _name(video_id, kind)
+
+        def store() -> Artifact:
+            self._check_mark()
+            return self._backend.write(_name(video_id, kind), source_file)
+
+        what = f"cannot store the {kind} of {video_id}"
+        return self._retry(store, what, lambda: give_up() or not source_file.is_file())
+
+    def read(self, video_id: str, kind: FileKind, give_up: Callable[[], bool] = lambda: False) -> bytes:
+        """Return the content of a file. `give_up` is that of `write`.
+
+        :raises ArtifactFileMissingError: when there is no such file, which is not retried.
+        :raises ArtifactStoreError: when it cannot be read.
+        """
+
+        def read() -> bytes:
+            with self._open(video_id, kind) as file:
+                return file.read()
+
+        return self._retry(read, f"cannot read the {kind} of {video_id}", give_up)
+
+    def _retry(self, action: Callable[[], Result], what: str, give_up: Callable[[], bool]) -> Result:
         give_up_at, pause = time.monotonic() + self._retry_seconds, _FIRST_PAUSE_SECONDS
         while True:
             try:
-                self._check_mark()
-                return self._backend.write(name, source_file)
+                return action()
             except OSError as error:
-                message = f"cannot store the {kind} of {video_id}: {_reason(error)}"
-                if time.monotonic() + pause > give_up_at or give_up() or not source_file.is_file():
+                message = f"{what}: {_reason(error)}"
+                if time.monotonic() + pause > give_up_at or give_up():
                     raise ArtifactStoreError(message) from error
                 logger.warning("%s; trying again in %g s", message, pause)
             time.sleep(pause)
@@ -108,11 +130,15 @@ class ArtifactStore:
         :raises ArtifactStoreError: when it cannot be read, or the store is away.
         """
         with _named(f"cannot open the {kind} of {video_id}"):
-            try:
-                return self._backend.open(_name(video_id, kind))
-            except FileNotFoundError:
-                self._check_mark()
-                raise
+            return self._open(video_id, kind)
+
+    def _open(self, video_id: str, kind: FileKind) -> BinaryIO:
+        """Raise `OSError` when the store does not answer or is away, `ArtifactFileMissingError` without a file."""
+        try:
+            return self._backend.open(_name(video_id, kind))
+        except FileNotFoundError as error:
+            self._check_mark()
+            raise ArtifactFileMissingError(f"cannot open the {kind} of {video_id}: there is no such file") from error
 
     def exists(self, video_id: str, kind: ArtifactKind = "video") -> bool:
         """:raises ArtifactStoreError: when the store does not answer, or is away."""
@@ -178,10 +204,14 @@ class ArtifactStore:
 
         :raises ArtifactStoreError: when the store does not answer.
         """
+        with _named("cannot read the artifact store's mark"):
+            return self._read_mark()
+
+    def _read_mark(self) -> str | None:
         try:
-            with _named("cannot read the artifact store's mark"), self._backend.open(MARK) as file:
+            with self._backend.open(MARK) as file:
                 return file.read(100).decode()
-        except ArtifactFileMissingError:
+        except FileNotFoundError:
             return None
 
     def set_mark(self, mark: str) -> None:
@@ -212,7 +242,7 @@ class ArtifactStore:
 
     def _check_mark(self) -> None:
         """Raise `OSError` when the store is away."""
-        if self._expected_mark is not None and self.mark() != (self._expected_mark() or ""):
+        if self._expected_mark is not None and self._read_mark() != (self._expected_mark() or ""):
             raise OSError(errno.ENODEV, "the store is away, it does not carry the mark of this database")
 
 

@@ -43,8 +43,7 @@ def read_frames(artifacts: ArtifactStore, record: VideoRecord) -> DecodedFrames 
     request = record.request
     if request.reference is None:
         return None
-    with artifacts.open(record.id, "reference") as file:
-        rgb = file.read()
+    rgb = artifacts.read(record.id, "reference")
     frames = DecodedFrames(rgb, request.reference.num_frames, request.width, request.height)
     if len(rgb) != frames.num_bytes:
         raise VideoGoneError(f"the reference of {record.id} is damaged; send it again with a new request")

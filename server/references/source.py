@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from jobs.cards import ModelCard
-from jobs.errors import InvalidRequestError, VideoFailedError, VideoNotReadyError
+from jobs.errors import ArtifactStoreError, InvalidRequestError, VideoFailedError, VideoNotReadyError
 from jobs.settings import Settings
 from jobs.storage.artifact_store import ArtifactStore
 from jobs.videos.record import VideoRecord
@@ -60,10 +60,10 @@ class SourceVideo:
         elif self.record is not None and self.artifacts is not None:
             kind = self.record.request.result_kind
             with self.artifacts.open(self.record.id, kind) as stored:
-                if kind == "frames":
-                    _copy_frames(stored, file)
-                else:
-                    shutil.copyfileobj(stored, file)
+                try:
+                    (_copy_frames if kind == "frames" else shutil.copyfileobj)(stored, file)
+                except OSError as error:
+                    raise ArtifactStoreError(f"cannot read the {kind} of {self.record.id}") from error
 
 
 def find_source(

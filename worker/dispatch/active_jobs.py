@@ -4,16 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
-import numpy as np
-from numpy.typing import NDArray
-
 from jobs.admission.worker_load import Remaining
 from jobs.cards import ModelCard
-from jobs.errors import FrameditError
 from jobs.queue.claim import Claim
 from jobs.queue.deaths import Bystanders
 from jobs.videos.record import VideoRecord
 from worker.dispatch.job_outcome import Outcome, Stopped
+from worker.dispatch.reference_reader import ReferenceReader
 from worker.messages import (
     AdmitJob,
     EvictJob,
@@ -63,8 +60,9 @@ class ActiveJob:
 class ActiveJobs:
     """Admits jobs to the loop, evicts them, and follows their progress."""
 
-    def __init__(self, loop: Inbox[LoopMessage], cards: Mapping[str, ModelCard]) -> None:
+    def __init__(self, loop: Inbox[LoopMessage], cards: Mapping[str, ModelCard], references: ReferenceReader) -> None:
         self._loop = loop
+        self._references = references
         self._cards = cards
         self._jobs: dict[str, ActiveJob] = {}
         self._numbers = count(1)
@@ -107,20 +105,24 @@ class ActiveJobs:
         requests = [job.record.request for job in self]
         return sum(2 if self._cards[request.model].is_guided(request.guidance_scale) else 1 for request in requests)
 
-    def admit(
-        self,
-        claim: Claim,
-        record: VideoRecord,
-        snapshot: bytes | None,
-        reference: NDArray[np.uint8] | FrameditError | None = None,
-    ) -> None:
-        """Add a started job and give it to the loop. A reference that could not be read is the job's outcome."""
+    def admit(self, claim: Claim, record: VideoRecord, snapshot: bytes | None) -> None:
+        """Add a started job and give it to the loop, once its reference is read if it has one."""
         request_id = f"{record.id}/{next(self._numbers)}"
-        job = self._jobs[request_id] = ActiveJob(request_id, claim, record)
-        if isinstance(reference, FrameditError):
-            job.outcome = JobFailed(request_id, reference)
+        self._jobs[request_id] = ActiveJob(request_id, claim, record)
+        message = AdmitJob(request_id, record, snapshot)
+        if record.request.reference is None:
+            self._loop.post(message)
         else:
-            self._loop.post(AdmitJob(request_id, record, snapshot, reference))
+            self._references.read(message)
+
+    def receive_references(self) -> None:
+        """Give the jobs to the loop whose references are read. One that could not be read is its job's outcome."""
+        for message in self._references.receive():
+            job = self._jobs.get(message.request_id)
+            if isinstance(message, JobFailed):
+                self.update(message)
+            elif job is not None and job.outcome is None:  # otherwise stopped meanwhile
+                self._loop.post(message)
 
     def stop(self, job: ActiveJob, reason: Stopped) -> None:
         """End a job before its result, and take it from the loop."""

@@ -5,6 +5,7 @@ answered.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from worker.dispatch.job_claimer import JobClaimer, end_lease
 from worker.dispatch.job_outcome import Stopped, conclude
 from worker.dispatch.load_publisher import LoadPublisher
 from worker.dispatch.progress_reporter import ProgressReporter
+from worker.dispatch.reference_reader import ReferenceReader
 from worker.dispatch.served_models import ServedModels
 from worker.messages import (
     DispatcherEnded,
@@ -109,7 +111,8 @@ class Dispatcher:
         self._on_hang = on_hang
         self._clock = clock
         self._served = served
-        self._jobs = ActiveJobs(loop, served.cards)
+        self._references = ReferenceReader(context.artifacts)
+        self._jobs = ActiveJobs(loop, served.cards, self._references)
         self._claimer = JobClaimer(
             claims, rq_worker, context, self._jobs, settings.max_slots, settings.max_batch_rows, clock
         )
@@ -129,6 +132,8 @@ class Dispatcher:
     def run(self) -> None:
         """Run until asked to stop and no job is left, with `burst` until the queues are empty."""
         self._hang_watch.start()
+        # A daemon that is not waited for: it may be in the middle of a long read.
+        threading.Thread(target=self._references.run, name="reader", daemon=True).start()
         try:
             while not self._has_loop_ended and not self._is_done():
                 self._receive()
@@ -141,6 +146,7 @@ class Dispatcher:
                     logger.exception("job dispatch failed, retrying in %.1f s", _RETRY_SECONDS)
                     self._due.retry = self._clock() + _RETRY_SECONDS
         finally:
+            self._references.close()
             self._loop.post(DispatcherEnded())
 
     def sign_off(self) -> None:
@@ -173,6 +179,7 @@ class Dispatcher:
                     self._has_loop_ended = True
                 case _:
                     self._jobs.update(message)
+        self._jobs.receive_references()
 
     def _attend(self) -> None:
         """Do everything that is due in Redis."""

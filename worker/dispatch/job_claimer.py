@@ -3,17 +3,13 @@
 import logging
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
-from jobs.errors import FrameditError
 from jobs.queue.claim import Claim, Claims
 from jobs.queue.rq_adapter import Ending, VideoWorker
 from jobs.videos.record import VideoRecord
 from worker.context import WorkerContext, log_about
 from worker.dispatch.active_jobs import ActiveJobs
-from worker.reference import read_reference
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +94,7 @@ class JobClaimer:
             if record is None:
                 end_lease(self._rq_worker, claim, Ending.GONE)
             else:
-                self._jobs.admit(claim, record, snapshot, _read_reference(self._context, record))
+                self._jobs.admit(claim, record, snapshot)
 
 
 def _start(context: WorkerContext, video_id: str) -> VideoRecord | None:
@@ -111,14 +107,6 @@ def _start(context: WorkerContext, video_id: str) -> VideoRecord | None:
         logger.info("%s: started on %s, attempt %d", video_id, record.request.model, record.attempts)
         context.meter.started(record)
     return record
-
-
-def _read_reference(context: WorkerContext, record: VideoRecord) -> NDArray[np.uint8] | FrameditError | None:
-    """The frames of a job's reference, or the error that fails the job."""
-    try:
-        return read_reference(context.artifacts, record)
-    except FrameditError as error:
-        return error
 
 
 def end_lease(rq_worker: VideoWorker, claim: Claim, ending: Ending, message: str = "") -> None:

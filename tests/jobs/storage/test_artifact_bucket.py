@@ -1,13 +1,15 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from jobs.errors import ArtifactFileMissingError, ArtifactStoreError
+from jobs.storage.artifact_bucket import Bucket
 from jobs.storage.artifact_store import ArtifactStore
 from jobs.videos.record import new_video_id
 from tests.bucket import BucketServer, serving_bucket
@@ -80,21 +82,69 @@ def test_a_link_needs_no_key_and_says_how_to_show_the_file(store: ArtifactStore,
     assert answer.headers["content-disposition"] == 'inline; filename="a.mp4"'
 
 
-def test_an_outage_delays_a_file_and_loses_nothing(bucket_server: BucketServer, source: Path) -> None:
+@pytest.fixture
+def outage(bucket_server: BucketServer) -> Callable[[], bool]:
+    """For `give_up`, which is asked after the first try has failed: the outage ends then."""
     asked = threading.Event()
 
     def give_up() -> bool:
-        """Asked after the first try has failed: the outage ends then."""
         if not asked.is_set():
             asked.set()
             bucket_server.start()
         return False
 
+    return give_up
+
+
+@pytest.fixture
+def patient(bucket_server: BucketServer) -> ArtifactStore:
+    """As a worker uses it: it retries, and only while the store has the mark of the database."""
+    ArtifactStore("s3://videos").set_mark("ours")
+    return ArtifactStore("s3://videos", retry_seconds=120, expected_mark=lambda: "ours")
+
+
+def test_an_outage_delays_a_file_and_loses_nothing(
+    bucket_server: BucketServer, patient: ArtifactStore, outage: Callable[[], bool], source: Path
+) -> None:
     bucket_server.stop()
-    artifact = ArtifactStore("s3://videos", retry_seconds=120).write(VIDEO_ID, "video", source, give_up)
-    assert asked.is_set()
+    artifact = patient.write(VIDEO_ID, "video", source, outage)
     with ArtifactStore("s3://videos").open(VIDEO_ID) as stored:
         assert hashlib.file_digest(stored, "sha256").hexdigest() == artifact.sha256
+
+
+def test_an_outage_delays_a_reader(
+    bucket_server: BucketServer, patient: ArtifactStore, outage: Callable[[], bool], source: Path
+) -> None:
+    patient.write(VIDEO_ID, "reference", source)
+    bucket_server.stop()
+    assert patient.read(VIDEO_ID, "reference", outage) == source.read_bytes()
+
+
+def test_a_store_that_goes_away_during_a_read_is_read_again(
+    bucket_server: BucketServer,
+    patient: ArtifactStore,
+    outage: Callable[[], bool],
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patient.write(VIDEO_ID, "reference", source)
+    opened: list[str] = []
+
+    def open_then_stop(self: Bucket, name: str, original: Any = Bucket.open) -> Any:
+        file = original(self, name)
+        if not opened:
+            bucket_server.stop()
+        opened.append(name)
+        return file
+
+    monkeypatch.setattr(Bucket, "open", open_then_stop)
+    assert patient.read(VIDEO_ID, "reference", outage) == source.read_bytes()
+    assert opened == [f"{VIDEO_ID}/reference.rgb"] * 2
+
+
+def test_a_missing_file_is_not_waited_for(patient: ArtifactStore) -> None:
+    with pytest.raises(ArtifactFileMissingError, match="there is no such file"):
+        patient.read(VIDEO_ID, "reference", lambda: pytest.fail("retried"))
 
 
 def test_a_worker_that_has_to_end_does_not_wait_for_the_store(bucket_server: BucketServer, source: Path) -> None:

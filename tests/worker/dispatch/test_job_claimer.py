@@ -11,6 +11,7 @@ from jobs.videos.record import VideoRecord
 from tests.worker.conftest import Bench
 from worker.dispatch.active_jobs import ActiveJobs
 from worker.dispatch.job_claimer import JobClaimer
+from worker.dispatch.reference_reader import ReferenceReader
 from worker.messages import AdmitJob, Inbox, JobDenoised, LoopMessage
 
 
@@ -30,7 +31,7 @@ class Setup:
     def __init__(self, bench: Bench, redis: Redis) -> None:
         self.now = 1000.0
         self.loop: Inbox[LoopMessage] = Inbox()
-        self.jobs = ActiveJobs(self.loop, bench.models.cards)
+        self.jobs = ActiveJobs(self.loop, bench.models.cards, ReferenceReader(bench.context.artifacts))
         self.rq_worker = VideoWorker(redis, ["tiny"], "w1")
         self.claims = RacingClaims(redis, bench.context.store, ["tiny"], "w1")
         self.claimer = JobClaimer(

@@ -15,6 +15,7 @@ from models.caption import clean_caption as clean
 from models.conditioning import Condition
 from models.t5.encoder import T5Encoder
 from models.t5.tokenizer import TextTokenizer
+from models.without_numbers import without_numbers
 
 _MAX_REMEMBERED = 64  # of 1 MB each with T5-XXL in bfloat16
 
@@ -102,7 +103,7 @@ class TextEncoder:
             return text
         weights = {name: weight.to(self.device) for name, weight in self.encoder.named_parameters()}
         # The call replaces the weights of a module for its time. Other threads may read those of the encoder.
-        with torch.device("meta"):
+        with without_numbers():
             empty = T5Encoder(self.encoder.config).eval()
         output: Tensor = functional_call(empty, weights, (tokens, mask))
         return output

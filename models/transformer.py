@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,7 +48,7 @@ class Transformer(nn.Module):
         is_text = config.conditioning is Conditioning.TEXT
         self.patch_embedding = nn.Linear(config.latent_channels * patch_values, width)
         for name, table in position_tables(config).items():
-            self.register_buffer(name, table)
+            self.register_buffer(name, table.to(torch.get_default_device()))
         self.timestep_embedding = Mlp(FREQUENCIES, width, width, F.silu)
         # The last row is the null class: guidance uses it as the unconditional label.
         self.label_embedding = None if config.num_classes is None else nn.Embedding(config.num_classes + 1, width)
@@ -179,10 +180,11 @@ def position_tables(config: TransformerConfig) -> dict[str, Tensor]:
     """Sin-cos tables `token_positions` (N, D) and `frame_positions` (config.num_frames, D)."""
     is_text = config.conditioning is Conditioning.TEXT
     interpolation = max(config.latent_size // PIXART_LATENT_SIZE, 1) if is_text else 1
-    return {
-        "token_positions": token_positions(math.isqrt(config.tokens_per_frame), config.width, interpolation),
-        "frame_positions": frame_positions(config.num_frames, config.width),
-    }
+    with torch.device("cpu"):  # on the meta device, `torch.arange` imports PyTorch's compiler
+        return {
+            "token_positions": token_positions(math.isqrt(config.tokens_per_frame), config.width, interpolation),
+            "frame_positions": frame_positions(config.num_frames, config.width),
+        }
 
 
 def count_parameters(module: nn.Module) -> int:

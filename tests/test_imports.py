@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,23 +14,25 @@ HEAVY = {
     *("torch._dynamo", "torch._inductor", "torchvision", "triton"),
     *("sympy", "scipy", "pandas", "networkx", "matplotlib"),
 }
+REPOSITORY = Path(__file__).parents[1]
+LOAD = "from worker.library import load; load('checkpoints/demo-text')"
 PRINT_MODULES = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
 
-def modules_after(imported: str) -> set[str]:
-    code = f"import {imported}; {PRINT_MODULES}"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+def modules_after(code: str) -> set[str]:
+    command = [sys.executable, "-c", f"{code}; {PRINT_MODULES}"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
     return set(json.loads(result.stdout))
 
 
-@pytest.mark.parametrize("process", ["worker.main", "worker.library", "cli.local.convert"])
-def test_a_process_with_models_imports_torch_and_nothing_as_heavy(process: str) -> None:
-    modules = modules_after(process)
+@pytest.mark.parametrize("code", ["import worker.main", LOAD, "import cli.local.convert"])
+def test_a_process_with_models_imports_torch_and_nothing_as_heavy(code: str) -> None:
+    modules = modules_after(code)
     assert "torch" in modules
     assert not HEAVY & modules
 
 
-@pytest.mark.parametrize("process", ["cli.main", "server.app"])
-def test_a_process_without_models_imports_no_torch(process: str) -> None:
-    assert not (HEAVY | {"torch", "models", "numpy"}) & modules_after(process)
+@pytest.mark.parametrize("code", ["import cli.main", "import server.app"])
+def test_a_process_without_models_imports_no_torch(code: str) -> None:
+    assert not (HEAVY | {"torch", "models", "numpy"}) & modules_after(code)

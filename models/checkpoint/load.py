@@ -22,6 +22,7 @@ from models.sampling.schedule import NoiseSchedule
 from models.text import TextEncoder
 from models.transformer import Transformer
 from models.vae import VideoDecoder
+from models.without_numbers import without_numbers
 
 # float16 is left out on CPUs, which are slow in it; what runs in it runs in bfloat16 there.
 DTYPES = {
@@ -179,7 +180,7 @@ def load_transformer(folder: Path, config: TransformerConfig, device: torch.devi
 
 def empty_transformer(config: TransformerConfig) -> Transformer:
     """A transformer with the shapes of its weights, and no numbers or memory in them."""
-    with torch.device("meta"):
+    with without_numbers():
         return Transformer(config)
 
 

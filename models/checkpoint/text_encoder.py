@@ -17,6 +17,7 @@ from models.checkpoint.weights import TRANSFORMERS_FILES, read_folder
 from models.t5.config import T5Config
 from models.t5.encoder import T5Encoder
 from models.text import TextEncoder
+from models.without_numbers import without_numbers
 
 # The second name of the token embedding. Encoder and decoder share it.
 _EMBEDDING, _EMBEDDING_ALIAS = "shared.weight", "encoder.embed_tokens.weight"
@@ -75,7 +76,7 @@ def load_encoder(folder: Path, dtype: torch.dtype, *, safetensors_only: bool = F
     config = read_encoder_config(folder)
     check_files(folder)
     state = _encoder_keys(read_folder(folder, TRANSFORMERS_FILES, safetensors_only=safetensors_only))
-    with torch.device("meta"):
+    with without_numbers():
         encoder = T5Encoder(config)
     check_shapes(str(folder), {key: tensor.shape for key, tensor in state.items()}, encoder)
     encoder.load_state_dict({key: tensor.to(dtype) for key, tensor in state.items()}, assign=True)

@@ -17,6 +17,7 @@ from models.checkpoint.keys import check_finite, list_problems
 from models.config import Conditioning, Fuse, Layout, Temporal, TransformerConfig
 from models.registry import BiasKind, PublishedModel, TokenMixing
 from models.transformer import Transformer, position_tables
+from models.without_numbers import without_numbers
 
 Combine = Callable[[list[Tensor]], Tensor]
 EPS = 1e-6
@@ -38,7 +39,7 @@ def convert_state_dict(state: dict[str, Tensor], model: PublishedModel) -> dict[
 
     Raises ValueError, which names missing, unexpected and mis-shaped keys, and weights with NaN or infinity.
     """
-    with torch.device("meta"):
+    with without_numbers():
         expected = {name: tensor.shape for name, tensor in Transformer(model.config).state_dict().items()}
     rows = list(key_rows(model))
     sources = {source for row in rows for source in row.sources}

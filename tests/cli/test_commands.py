@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import typer.main
 from cryptography.hazmat.primitives.asymmetric import ec
 from PIL import Image
 
-from cli.main import app
+from cli.main import app, main
 from jobs.cards import read_card, write_card
+from tests.forked import Forked
 from tests.mp4 import decode_mp4
 from tests.signing import Authority, read_manifest
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
@@ -43,15 +45,15 @@ COMMANDS = (
 
 def framedit(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FRAMEDIT_", "REDIS_URL"))}
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *map(str, arguments)],
-        cwd=REPOSITORY,
-        env=inherited | {"COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"} | env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    env = inherited | {"COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"} | env
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Path(folder) / "stdout", Path(folder) / "stderr"
+        process = Forked(main, arguments, env, *outputs)
+        try:
+            status = process.wait(120)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(arguments, status, *(path.read_text() for path in outputs))
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +65,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_names_every_command_within_a_second() -> None:
     before = os.times()
-    result = framedit("--help")
+    result = subprocess.run([sys.executable, "-m", "cli.main", "--help"], capture_output=True, text=True, check=True)
     after = os.times()
-    assert result.returncode == 0
     assert all(f" {command} " in result.stdout for command in COMMANDS)
     # Processor time: other processes of a busy machine do not count.
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0

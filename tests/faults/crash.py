@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.parts.machine import describe_machine
-from tests.faults.stand import PATIENCE_SECONDS, POISON, Stand, standing
+from tests.faults.stand import PATIENCE_SECONDS, Stand, standing
+from tests.faults.worker import POISON
 from tests.waiting import wait_for
 
 NUM_VICTIMS = 48

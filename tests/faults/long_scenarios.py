@@ -17,8 +17,10 @@ import httpx
 import pytest
 
 from jobs.access.api_keys import KeyStore
+from tests.faults.child import Child, spawn
 from tests.faults.scenarios import Losses
-from tests.faults.stand import KINDS, PATIENCE_SECONDS, REPOSITORY, Child, Stand
+from tests.faults.stand import KINDS, PATIENCE_SECONDS, Stand
+from tests.forked import REPOSITORY
 from tests.full_disk import ballast
 from tests.waiting import wait_for
 
@@ -214,7 +216,8 @@ def _old_worker(stand: Stand) -> Iterator[Child]:
         subprocess.run([sys.executable, "-c", make], cwd=source, check=True)
     command = [sys.executable, "-m", "cli.main", "worker"]
     env = stand.env | {"REDIS_URL": stand.database.url, "FRAMEDIT_CHECKPOINTS": str(source / "own")}
-    child = Child(command, env, stand.folder / "old.log", folder=source)
+    log = stand.folder / "old.log"
+    child = Child(lambda: spawn(command, env, log, source), log)
     stand.others.append(child)
     try:
         yield child

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.stand import PATIENCE_SECONDS, POISON, POISON_TO_PREPARE, Stand
+from tests.faults.stand import PATIENCE_SECONDS, Stand
+from tests.faults.worker import POISON, POISON_TO_PREPARE
 from tests.full_disk import ballast, small_disk, top_up
 from tests.waiting import wait_for
 

@@ -3,13 +3,9 @@
 import hashlib
 import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
@@ -18,17 +14,18 @@ import httpx
 import imageio_ffmpeg
 from redis import Redis
 
+import cli.main
 from cli.processes.embedded_redis import EmbeddedRedis
 from jobs import redis_keys
 from jobs.connection import connect
 from jobs.videos.store import VideoStore
+from tests.faults import worker
+from tests.faults.child import Child, start
 from tests.faults.proxy import Proxy
-from tests.faults.worker import POISON, POISON_TO_PREPARE
 from tests.full_disk import small_disk
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.waiting import wait_for
 
-REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 180.0
 _FOLDERS = ("flags", "artifacts", "scratch", "redis")
 _SIZE = "size=64m"
@@ -41,44 +38,6 @@ KINDS: Sequence[dict[str, Any]] = tuple(
 )
 
 
-@dataclass
-class Child:
-    """A process that is restarted when it dies, until `stop`."""
-
-    command: Sequence[str]
-    env: dict[str, str]
-    log: Path
-    folder: Path = REPOSITORY
-    is_restarted: bool = True
-    deaths: int = 0
-
-    def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self.start()
-
-    def start(self) -> None:
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                self.command, cwd=self.folder, env=self.env, stdout=output, stderr=output, process_group=0
-            )
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        with self._lock:
-            self.process.send_signal(number)
-
-    def restart_if_dead(self) -> None:
-        with self._lock:
-            if self.is_restarted and self.process.poll() is not None:
-                self.deaths += 1
-                self.start()
-
-    def stop(self) -> None:
-        with self._lock:
-            self.is_restarted = False
-            self.process.kill()
-            self.process.wait()
-
-
 class Stand:
     def __init__(
         self,
@@ -87,12 +46,14 @@ class Stand:
         max_attempts: int = 3,
         has_disks: bool = False,
         settings: Mapping[str, str] | None = None,
+        is_forked: bool = False,
     ) -> None:
         """Start all processes.
 
         Args:
             has_disks: The scratch and artifact folders are small file systems, which can be filled.
             settings: Further environment variables of all processes.
+            is_forked: The processes start without the seconds that Python takes to import PyTorch.
         """
         self.folder = folder
         self.flags, self.artifacts, self.scratch = (folder / name for name in ("flags", "artifacts", "scratch"))
@@ -107,16 +68,15 @@ class Stand:
         self.lease_seconds = lease_seconds
         self.others: list[Child] = []
         self.env = self._environment(url, max_attempts) | dict(settings or {})
-        worker = [sys.executable, "-m", "tests.faults.worker", str(self.flags)]
-        worker += [] if lease_seconds is None else [str(lease_seconds)]
+        options = [str(self.flags), *([] if lease_seconds is None else [str(lease_seconds)])]
         # The first worker's connection to Redis can be cut.
         urls = (self.proxy.url, url)
         self.workers = [
-            Child(worker, self.env | {"REDIS_URL": own}, folder / f"worker-{i}.log") for i, own in enumerate(urls)
+            start(worker.main, options, self.env | {"REDIS_URL": own}, folder / f"worker-{i}.log", is_forked)
+            for i, own in enumerate(urls)
         ]
         port = _free_port()
-        command = [sys.executable, "-m", "cli.main", "server", "--port", str(port)]
-        self.api = Child(command, self.env, folder / "api.log")
+        self.api = start(cli.main.main, ["server", "--port", str(port)], self.env, folder / "api.log", is_forked)
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
@@ -256,6 +216,7 @@ def standing(
     lease_seconds: int | None = None,
     max_attempts: int = 3,
     settings: Mapping[str, str] | None = None,
+    is_forked: bool = False,
 ) -> Iterator[Stand]:
     for name in _FOLDERS:
         (folder / name).mkdir(parents=True)
@@ -265,7 +226,7 @@ def standing(
         small_disk(folder / "redis", _REDIS_SIZE) as third,
     ):
         has_disks = first and second and third
-        stand = Stand(folder, lease_seconds, max_attempts, has_disks, settings)
+        stand = Stand(folder, lease_seconds, max_attempts, has_disks, settings, is_forked)
         try:
             stand.ready()
             yield stand
@@ -282,6 +243,3 @@ def _free_port() -> int:
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-__all__ = ["KINDS", "POISON", "POISON_TO_PREPARE", "Child", "Stand", "standing"]

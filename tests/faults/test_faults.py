@@ -16,7 +16,7 @@ LEASE_SECONDS = 3
 
 @pytest.fixture(scope="module")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    with standing(tmp_path_factory.mktemp("faults"), LEASE_SECONDS, max_attempts=2) as stand:
+    with standing(tmp_path_factory.mktemp("faults"), LEASE_SECONDS, max_attempts=2, is_forked=True) as stand:
         yield stand
 
 

@@ -12,7 +12,7 @@ from tests.waiting import wait_for
 
 
 def test_videos_in_progress_and_queued_complete_while_redis_is_full(tmp_path: Path) -> None:
-    with standing(tmp_path, lease_seconds=4) as stand:
+    with standing(tmp_path, lease_seconds=4, is_forked=True) as stand:
         ids = stand.post(3 * len(KINDS))
         stand.wait_until_running(ids)
         stand.redis.config_set("maxmemory", 1)

@@ -12,12 +12,12 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sends signals as Linux does")
 
-STEPS = 1000
+STEPS = 400
 
 
 def test_videos_of_a_killed_worker_resume_on_another(tmp_path: Path) -> None:
     """With noise drawn at each step, and without."""
-    with standing(tmp_path, lease_seconds=3) as stand:
+    with standing(tmp_path, lease_seconds=3, is_forked=True) as stand:
         for sampler in ("ddpm", "ddim"):
             check_that_it_resumes(stand, sampler)
 

@@ -83,7 +83,7 @@ def shorten_lease(seconds: int) -> None:
     worker.dispatch.dispatcher.BEAT_SECONDS = seconds / 4
 
 
-if __name__ == "__main__":
+def main() -> None:
     torch.set_num_threads(1)
     inject(Path(sys.argv[1]))
     shift_clock(Path(sys.argv[1]) / "clock")
@@ -91,3 +91,7 @@ if __name__ == "__main__":
         shorten_lease(int(sys.argv[2]))
     configure_logging("worker", "info")
     run_worker(Settings())
+
+
+if __name__ == "__main__":
+    main()

@@ -100,18 +100,24 @@ def resolve(body: CreateVideo, card: ModelCard) -> VideoRequest:
 
 
 def resolve_remix(body: RemixVideo, request: VideoRequest, card: ModelCard) -> VideoRequest:
-    """The request of an existing video with another prompt.
+    """The request of an existing video with another prompt or seed. It keeps everything else, its reference included.
 
-    :raises InvalidRequestError: when the model takes no prompt, or does not allow this one.
+    :raises InvalidRequestError: when there is nothing to change, or the model does not allow the prompt.
     """
-    if card.conditioning != "text":
-        raise _refuse(
-            "prompt",
-            body.prompt,
-            f"{card.id} takes no prompt, so its videos cannot be remixed; create a new video instead",
+    if body.prompt is None and body.seed is None:
+        raise InvalidRequestError(
+            "prompt is missing; send a prompt, a seed or both", "prompt", code="missing_parameter"
         )
-    changes = {"prompt": _prompt(body.prompt, card), "original_prompt": None, "prompt_enhancement": None}
+    changes: dict[str, object] = {} if body.seed is None else {"seed": body.seed}
+    if body.prompt is not None:
+        changes |= {"prompt": _remixed_prompt(body.prompt, card), "original_prompt": None, "prompt_enhancement": None}
     return request.model_copy(update=changes)
+
+
+def _remixed_prompt(prompt: str, card: ModelCard) -> str | None:
+    if prompt.strip() and card.conditioning != "text":
+        raise _refuse("prompt", prompt, f"{card.id} takes no prompt; leave it out and send a seed")
+    return _prompt(prompt, card)
 
 
 def _prompt(prompt: str | None, card: ModelCard) -> str | None:

@@ -178,9 +178,10 @@ class ExtendVideo(VideoSettings):
 
 
 class RemixVideo(Body):
-    """The new prompt of a remix."""
+    """What a remix changes: the prompt, the seed or both."""
 
-    prompt: str = Field(description="What the new video shows")
+    prompt: str | None = Field(default=None, description="What the new video shows; by default the same")
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="By default the same")
 
 
 class VideoTimings(Timings):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.errors import VideoGoneError
+from jobs.errors import ArtifactFileMissingError, VideoGoneError
 from jobs.storage.artifact_store import ArtifactStore
 from jobs.videos.record import VideoRecord
 from server.references.decoder import DecodedFrames
@@ -38,12 +38,18 @@ def stored_frames(
 def read_frames(artifacts: ArtifactStore, record: VideoRecord) -> DecodedFrames | None:
     """The frames that a video started from, None when it started from none.
 
+    :raises VideoGoneError: when they are not stored any more.
     :raises ArtifactStoreError: when they cannot be read.
     """
     request = record.request
     if request.reference is None:
         return None
-    rgb = artifacts.read(record.id, "reference")
+    try:
+        rgb = artifacts.read(record.id, "reference")
+    except ArtifactFileMissingError:
+        raise VideoGoneError(
+            f"the image or video that {record.id} starts from is not stored any more; send it with a new request"
+        ) from None
     frames = DecodedFrames(rgb, request.reference.num_frames, request.width, request.height)
     if len(rgb) != frames.num_bytes:
         raise VideoGoneError(f"the reference of {record.id} is damaged; send it again with a new request")

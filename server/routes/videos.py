@@ -126,5 +126,8 @@ def cancel_video(video_id: str, caller: CreatorDep, services: ServicesDep) -> Vi
 
 @router.post("/{video_id}/remix", responses=links_of_video() | _BODY_ERRORS, openapi_extra=request_body(RemixVideo))
 def remix_video(video_id: str, creation: CreationDep, fields: FieldsDep, services: ServicesDep) -> Video:
-    """Create a video with a new prompt and the model, seed and settings of an existing one."""
+    """Create a video from an existing one with a new prompt or seed.
+
+    Everything else stays: the model, the settings, and the image or video that it starts from.
+    """
     return current_video(services.redis, creation.remix(video_id, parse(RemixVideo, fields)))

@@ -36,7 +36,8 @@ export class Api {
   retrieve = (id) => this.#json(`videos/${id}`);
   cancel = (id) => this.#json(`videos/${id}/cancel`, { method: "POST" });
   remove = (id) => this.#json(`videos/${id}`, { method: "DELETE" });
-  remix = (id, prompt) => this.#json(`videos/${id}/remix`, { method: "POST", body: { prompt } });
+  /** `changes`: a prompt, a seed or both. */
+  remix = (id, changes) => this.#json(`videos/${id}/remix`, { method: "POST", body: changes });
 
   edit = (id, prompt) => this.#json("videos/edits", { method: "POST", body: { video: { id }, prompt } });
   extend = (id) => this.#json("videos/extensions", { method: "POST", body: { video: { id } } });
@@ -80,7 +81,9 @@ export class Api {
 
 function toForm(body, file) {
   const form = new FormData();
-  for (const [name, value] of Object.entries(body)) form.set(name, value);
+  for (const [name, value] of Object.entries(body)) {
+    form.set(name, typeof value === "object" ? JSON.stringify(value) : value);
+  }
   form.set("input_reference", file);
   return form;
 }

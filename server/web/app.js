@@ -7,8 +7,9 @@ import { confirmRemoval, KeyDialog } from "./dialogs.js";
 import { Gallery } from "./gallery.js";
 import { Library } from "./library.js";
 import { Media } from "./media.js";
+import { randomSeed } from "./seed.js";
 import { Viewer } from "./viewer.js";
-import { isImage, subject } from "./words.js";
+import { subject } from "./words.js";
 
 const MODELS_INTERVAL_MS = 20_000;
 const MODELS_RETRY_MS = 3000;
@@ -60,8 +61,7 @@ const actions = {
   open: (video) => viewer.open(library.get(video.id) ?? video),
   again: reporting(async (video) => {
     viewer.close();
-    const [created] = await library.create(withoutSeed(video));
-    announce(created);
+    announce((await library.repeat(video.id, randomSeed()))[0]);
   }),
   remix: (video) => {
     viewer.close();
@@ -114,15 +114,6 @@ document.getElementById("compare-button").addEventListener("click", () => compar
 function announce(video) {
   say(`Queued: ${subject(video)}`);
   gallery.reveal(video.id);
-}
-
-/** The request of a video without its seed. */
-function withoutSeed(video) {
-  const names = ["model", "prompt", "class_label", "negative_prompt", "num_inference_steps", "guidance_scale"];
-  names.push("sampler", "speed", "num_frames", "fps", "size", "priority");
-  if (video.prompt !== null) names.push("clean_caption");
-  if (!isImage(video)) names.push("output_format", "output_quality");
-  return Object.fromEntries(names.map((name) => [name, video[name]]).filter(([, value]) => value !== null));
 }
 
 let modelsTimer = 0;

@@ -3,11 +3,11 @@
 import { Compared } from "./compared.js";
 import { element } from "./element.js";
 import { playing } from "./screen.js";
+import { randomSeed } from "./seed.js";
 import { Transport } from "./transport.js";
 import { failure, isOver, readable } from "./words.js";
 
 const MOST = 4;
-const MAX_SEED = 2 ** 31 - 1;
 
 export class Compare {
   #dialog = document.getElementById("compare");
@@ -73,7 +73,7 @@ export class Compare {
   async #start(event) {
     event.preventDefault();
     const { prompt, class_label: label, seed } = this.#form.elements;
-    if (seed.value === "") seed.value = Math.floor(Math.random() * MAX_SEED);
+    if (seed.value === "") seed.value = randomSeed();
     const { conditioning } = this.#chosen()[0];
     const input = {
       text: { prompt: prompt.value },

@@ -1,12 +1,12 @@
 // The form that creates a video: model, prompt or class, and settings, which start at the model's defaults.
 
 import { element } from "./element.js";
+import { randomSeed } from "./seed.js";
 import { isImage, readable } from "./words.js";
 
 const NO_ADAPTER = "none";
 const MODEL = "framedit.model";
 const FILTER_FROM = 25;
-const MAX_SEED = 2 ** 31 - 1;
 const WORDS = { remix: "Remix", edit: "Edit" };
 
 /** The number fields of the settings: default and limits by the model's card. */
@@ -44,7 +44,7 @@ export class Composer {
     this.#part("file-button").addEventListener("click", () => this.#part("file").click());
     this.#part("file").addEventListener("change", ({ target }) => this.#attach(target.files[0] ?? null));
     this.#part("file-remove").addEventListener("click", () => this.#attach(null));
-    this.#form.addEventListener("dragover", (event) => event.preventDefault());
+    this.#form.addEventListener("dragover", (event) => holdsFiles(event) && event.preventDefault());
     this.#form.addEventListener("drop", (event) => this.#drop(event));
   }
 
@@ -78,6 +78,7 @@ export class Composer {
   /** Fill the form with the settings of a video, including its seed. */
   use(video) {
     this.#endRemix();
+    this.#attach(null);
     if (!this.#models?.some(({ id }) => id === video.model)) return;
     this.#choose(video.model);
     this.#field("prompt").value = video.prompt ?? "";
@@ -92,6 +93,7 @@ export class Composer {
     if (video.output_format !== "png") this.#field("output_quality").value = video.output_quality;
     const radio = this.#form.querySelector(`[name=class_label][value="${video.class_label}"]`);
     if (radio) radio.checked = true;
+    this.#part("not-attached").hidden = !video.reference;
     this.#refresh();
     this.#focus();
   }
@@ -108,7 +110,7 @@ export class Composer {
 
   #startFrom(video, mode) {
     this.use(video);
-    this.#attach(null);
+    this.#part("not-attached").hidden = true; // the server takes it from the video
     this.#source = video;
     this.#mode = mode;
     this.#form.dataset.mode = mode;
@@ -123,9 +125,11 @@ export class Composer {
     if (!file) this.#part("file").value = "";
     this.#part("file-name").textContent = file?.name ?? "";
     this.#part("attached").hidden = !file;
+    this.#part("not-attached").hidden = true;
   }
 
   #drop(event) {
+    if (!holdsFiles(event)) return; // text, which the browser drops into the prompt
     event.preventDefault();
     if (!this.#source && event.dataTransfer.files.length) this.#attach(event.dataTransfer.files[0]);
   }
@@ -268,7 +272,7 @@ export class Composer {
   }
 
   #randomSeed() {
-    this.#field("seed").value = Math.floor(Math.random() * MAX_SEED);
+    this.#field("seed").value = randomSeed();
     this.#refresh();
   }
 
@@ -318,6 +322,8 @@ export class Composer {
     (this.#card.conditioning === "class" && radio ? radio : this.#field("prompt")).focus({ preventScroll: true });
   }
 }
+
+const holdsFiles = (event) => event.dataTransfer.types.includes("Files");
 
 function classChoice(name, index) {
   const radio = element("input", { type: "radio", name: "class_label", value: index });

@@ -76,7 +76,12 @@ export class Library extends EventTarget {
   }
 
   async remix(id, prompt) {
-    return this.#changed([await this.#api.remix(id, prompt)]);
+    return this.#changed([await this.#api.remix(id, { prompt })]);
+  }
+
+  /** The same video with another seed, and with the image or video that it starts from. */
+  async repeat(id, seed) {
+    return this.#changed([await this.#api.remix(id, { seed })]);
   }
 
   /** Load a video that is in no list yet. Throws `ApiError`. */

@@ -31,10 +31,12 @@ function body(video) {
 
 export function curl(video, { base, key }) {
   const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+  // The image or video that it starts from is on the server.
+  const [path, fields] = video.reference ? [`videos/${video.id}/remix`, { seed: video.seed }] : ["videos", body(video)];
   return [
-    `curl -s ${base}/videos -H 'Content-Type: application/json'`,
+    `curl -s ${base}/${path} -H 'Content-Type: application/json'`,
     ...(key ? [`-H "Authorization: Bearer $FRAMEDIT_API_KEY"`] : []),
-    `-d ${quoted(JSON.stringify(body(video), null, 2))}`,
+    `-d ${quoted(JSON.stringify(fields, null, 2))}`,
   ].join(" \\\n  ");
 }
 
@@ -43,11 +45,7 @@ export function python(video, { base, key }) {
   // These JSON strings and numbers are valid Python; truth values are not.
   const literal = (value) => ({ true: "True", false: "False" })[value] ?? JSON.stringify(value);
   const line = ([name, value]) => `        ${JSON.stringify(name)}: ${literal(value)},`;
-  return [
-    ...(key ? ["import os", ""] : []),
-    "from openai import OpenAI",
-    "",
-    `client = OpenAI(base_url="${base}", api_key=${key ? 'os.environ["FRAMEDIT_API_KEY"]' : '"unused"'})`,
+  const created = [
     "video = client.videos.create_and_poll(",
     `    model=${JSON.stringify(model)},`,
     `    prompt=${JSON.stringify(prompt)},`,
@@ -55,6 +53,19 @@ export function python(video, { base, key }) {
     ...Object.entries(others).map(line),
     "    },",
     ")",
+  ];
+  const repeated = [
+    "video = client.videos.remix(",
+    `    ${JSON.stringify(video.id)}, prompt=${JSON.stringify(prompt)}, extra_body={"seed": ${video.seed}}`,
+    ")",
+    "client.videos.poll(video.id)",
+  ];
+  return [
+    ...(key ? ["import os", ""] : []),
+    "from openai import OpenAI",
+    "",
+    `client = OpenAI(base_url="${base}", api_key=${key ? 'os.environ["FRAMEDIT_API_KEY"]' : '"unused"'})`,
+    ...(video.reference ? repeated : created),
     `client.videos.download_content(video.id).write_to_file("${fileName(video)}")`,
     "",
   ].join("\n");

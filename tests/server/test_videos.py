@@ -273,11 +273,24 @@ def test_a_remix_changes_only_the_prompt(http: httpx.Client) -> None:
     assert {k: v for k, v in remix.items() if k not in changed} == {k: v for k, v in source.items() if k not in changed}
 
 
-def test_a_class_video_cannot_be_remixed(http: httpx.Client) -> None:
+def test_a_remix_with_a_seed_changes_only_the_seed(http: httpx.Client) -> None:
+    text = create(http, seed=7, num_frames=8)
+    of_class = http.post("/v1/videos", json={"model": "tiny-class", "class_label": 0, "seed": 7}).json()
+    for source in (text, of_class):
+        remix = http.post(f"/v1/videos/{source['id']}/remix", json={"seed": 8}).json()
+        assert (remix["seed"], remix["remixed_from_video_id"]) == (8, source["id"])
+        kept = source.keys() - {"id", "created_at", "seed", "remixed_from_video_id", "queue_position"}
+        assert {name: remix[name] for name in kept} == {name: source[name] for name in kept}
+    # The official client requires a prompt.
+    assert http.post(f"/v1/videos/{of_class['id']}/remix", json={"prompt": "", "seed": 9}).json()["seed"] == 9
+
+
+def test_a_remix_that_changes_nothing_or_the_prompt_of_a_class_video_is_refused(http: httpx.Client) -> None:
     video = http.post("/v1/videos", json={"model": "tiny-class", "class_label": 0}).json()
-    answer = http.post(f"/v1/videos/{video['id']}/remix", json={"prompt": "a blue star"})
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "prompt"
+    for body in ({"prompt": "a blue star"}, {"prompt": "a blue star", "seed": 3}, {}, {"prompt": None}):
+        answer = http.post(f"/v1/videos/{video['id']}/remix", json=body)
+        assert answer.status_code == 400, body
+        assert answer.json()["error"]["param"] == "prompt"
 
 
 def test_the_eta_is_known_once_a_worker_has_measured_its_speed(http: httpx.Client, redis: Redis) -> None:

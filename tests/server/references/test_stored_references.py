@@ -112,6 +112,14 @@ def test_a_failed_video_keeps_its_reference_until_it_expires(
     assert not has_reference(artifacts, video_id)
 
 
+def test_a_remix_whose_reference_is_gone_says_so(http: httpx.Client, artifacts: ArtifactStore) -> None:
+    video_id = create(http)
+    artifacts.delete(video_id)
+    answer = http.post(f"/v1/videos/{video_id}/remix", json={"seed": 1})
+    assert answer.status_code == 410, answer.text
+    assert f"the image or video that {video_id} starts from is not stored" in answer.json()["error"]["message"]
+
+
 def test_a_reference_is_deleted_with_its_video(http: httpx.Client, artifacts: ArtifactStore) -> None:
     video_id = create(http)
     assert has_reference(artifacts, video_id)

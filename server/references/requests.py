@@ -15,9 +15,22 @@ from server.wire import CreateVideo, EditVideo, ExtendVideo, VideoSettings
 # The model that a request names, or that its fields fit.
 ChooseModel = Callable[[CreateVideo], ModelCard]
 
-# A continuation keeps these settings of its source; an edit all but the subject.
+# An extension keeps these fields of its source, and an edit all but the subject. Neither keeps the seed: with the same
+# start noise, a continuation would resemble the frames that it continues.
 _SUBJECT = ("prompt", "class_label")
-_INHERITED = ("negative_prompt", "num_inference_steps", "guidance_scale", "sampler", "adapters")
+_INHERITED = (
+    "negative_prompt",
+    "clean_caption",
+    "num_inference_steps",
+    "guidance_scale",
+    "sampler",
+    "adapters",
+    "speed",
+    "frame_rate_multiplier",
+    "priority",
+    "metadata",
+    "webhook_url",
+)
 _OUTPUT = ("output_format", "output_quality")
 
 
@@ -104,6 +117,8 @@ def _completed(body: VideoSettings, source: SourceVideo, inherited: tuple[str, .
         # The format of an image is none for a video.
         output = _OUTPUT if source.record.request.num_frames > 1 and "output_format" not in given else ()
         request = source.record.request.model_dump(include={"model", *inherited, *output}, exclude_none=True)
+        if body.user is not None:
+            request["metadata"].pop("user", None)
         given = request | given
     return CreateVideo.model_validate(given)
 

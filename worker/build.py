@@ -95,7 +95,7 @@ def build_worker(
     served = ServedModels(redis, name, settings.worker_ttl_seconds, models.cards, inboxes.loop, watch, adapter_watch)
     dispatcher = Dispatcher(
         redis,
-        VideoWorker(redis, list(models), name),
+        VideoWorker(redis, list(models.cards), name),
         context,
         Claims(redis, context.store, served.ids, name),
         served,
@@ -172,7 +172,7 @@ def _build_loop(
         engine,
         models,
         loads,
-        ModelChanges(models, loads, open_checkpoint, inboxes.dispatcher, settings.model_idle_seconds, clock),
+        ModelChanges(models, loads, open_checkpoint, inboxes.dispatcher, settings.model_idle_seconds),
         Previews(),
         SnapshotSchedule(settings.resume_seconds, settings.resume_max_bytes, clock),
         min(_MAX_HEARTBEAT_SECONDS, settings.step_timeout_seconds / 4),

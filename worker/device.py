@@ -1,4 +1,4 @@
-"""Choose the device and number format of the models, and recognise its out-of-memory errors."""
+"""The device of a worker: its choice and number format, its memory, and events in its work."""
 
 import os
 import resource
@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from models.checkpoint.load import TextPlace
 from models.kernels.support import find_obstacle
@@ -106,3 +107,12 @@ def free_cached_memory() -> None:
     """Give memory that PyTorch keeps for later back to the CUDA device, from any thread."""
     with capture_lock:
         torch.cuda.empty_cache()
+
+
+def record_event(latents: Tensor) -> torch.cuda.Event | None:
+    """On CUDA, an event that marks the end of the work given to the device so far."""
+    if not latents.is_cuda:
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(latents.device))
+    return event

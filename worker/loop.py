@@ -8,15 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import torch
-from torch import Tensor
-
 from models.generate import Generation
 from worker.context import log_about
+from worker.device import record_event
 from worker.engine.engine import Denoised, Engine, Event, Progress
 from worker.engine.snapshot_schedule import SnapshotSchedule
-from worker.errors import StartupError
-from worker.loading.model_cache import ModelCache, unavailable
+from worker.errors import ModelUnavailableError, StartupError
+from worker.loading.model_cache import LoadedModel, ModelCache
 from worker.loading.model_changes import ModelChanges
 from worker.loading.model_loads import ModelLoads
 from worker.messages import (
@@ -90,6 +88,7 @@ class Loop:
         self._waiting: dict[str, AdmitJob] = {}  # for their models
         self._preparing: dict[str, AdmitJob] = {}
         self._jobs: dict[str, AdmitJob] = {}  # the active requests
+        self._denoised: dict[str, Denoised] = {}  # those of the active requests that wait for their models
         self._steps: dict[str, int] = {}
         self._reported_at = float("-inf")
         self._reported: tuple[frozenset[str], str | None] = (frozenset(), None)
@@ -109,9 +108,11 @@ class Loop:
             self._changes.apply(in_use | _models_of(self._waiting))
             self._loads.advance(in_use)
             self._report()
+            self._models.preparing = _models_of(self._preparing)
             events = self._engine.step()
             for event in events:
                 self._publish(event)
+            self._reload()
             wait_seconds = 0.0 if events else _MEMORY_RETRY_SECONDS if self._jobs else self._heartbeat_seconds
 
     def _receive(self, wait_seconds: float) -> None:
@@ -159,10 +160,29 @@ class Loop:
             self._preparing[job.request_id] = job
             self._preparer.post(PrepareJob(job.request_id, job.record, model.card, model.checkpoint, job.reference))
             return
+        self._fail(job, error)
+
+    def _fail(self, job: AdmitJob, error: Exception) -> None:
+        """Fail a job with the error of loading its model. A message that names folders is for the log alone."""
         if isinstance(error, StartupError):
+            model = job.record.request.model
             with log_about(job.record):
-                error = unavailable(name, error)
+                logger.error("%s", error.message)
+            error = ModelUnavailableError(f"the model {model!r} no longer loads on this worker: try again later")
         self._dispatcher.post(JobFailed(job.request_id, error))
+
+    def _reload(self) -> None:
+        """Have the models of active requests loaded again that the last step has unloaded for want of memory."""
+        for model in _models_of(self._jobs).difference(self._models.loaded):
+            self._loads.reload(model, partial(self._end_reload, model))
+
+    def _end_reload(self, model: str, error: Exception | None) -> None:
+        for job in [job for job in self._jobs.values() if job.record.request.model == model]:
+            if error is not None:
+                self._evict(job.request_id)
+                self._fail(job, error)
+            elif job.request_id in self._denoised:
+                self._finish(self._denoised[job.request_id], self._models[model])
 
     def _admit(self, job: AdmitJob, generation: Generation) -> None:
         try:
@@ -202,35 +222,41 @@ class Loop:
         match event:
             case Progress():
                 self._steps[event.request_id] = event.step
-                self._make_preview(event)
-                self._take_snapshot(event)
+                if model := self._model_of(event.request_id):
+                    self._make_preview(event, model)
+                    self._take_snapshot(event, model)
             case Denoised():
-                self._finish(event)
+                if model := self._model_of(event.request_id):
+                    self._finish(event, model)
+                else:
+                    self._denoised[event.request_id] = event
             case _:
                 self._forget(event.request_id)
                 self._dispatcher.post(JobFailed(event.request_id, event.error))
 
-    def _make_preview(self, progress: Progress) -> None:
+    def _model_of(self, request_id: str) -> LoadedModel | None:
+        """The model of an active request, None when it was unloaded: on CUDA, a step may end after that."""
+        name = self._jobs[request_id].record.request.model
+        return self._models[name] if name in self._models.loaded else None
+
+    def _make_preview(self, progress: Progress, model: LoadedModel) -> None:
         request_id, step = progress.request_id, progress.step
-        model = self._models[self._jobs[request_id].record.request.model]
         url = self._previews.take(request_id, step, progress.steps, model, lambda: self._engine.preview(request_id))
         if url is not None:
             self._dispatcher.post(PreviewMade(request_id, step, url))
 
-    def _take_snapshot(self, progress: Progress) -> None:
+    def _take_snapshot(self, progress: Progress, model: LoadedModel) -> None:
         if progress.step == progress.steps:
             return
         request_id = progress.request_id
-        model = self._models[self._jobs[request_id].record.request.model]
         content = self._snapshots.take(
             request_id, model, lambda: self._engine.snapshot(request_id), is_draining=self._is_draining
         )
         if content is not None:
             self._dispatcher.post(SnapshotTaken(request_id, content))
 
-    def _finish(self, event: Denoised) -> None:
+    def _finish(self, event: Denoised, model: LoadedModel) -> None:
         job = self._jobs[event.request_id]
-        model = self._models[job.record.request.model]
         ready = record_event(event.latents)
         self._dispatcher.post(JobDenoised(event.request_id))
         self._finisher.post(
@@ -250,18 +276,10 @@ class Loop:
     def _forget(self, request_id: str) -> None:
         self._jobs.pop(request_id, None)
         self._steps.pop(request_id, None)
+        self._denoised.pop(request_id, None)
         self._previews.forget(request_id)
         self._snapshots.forget(request_id)
 
 
 def _models_of(*jobs: Mapping[str, AdmitJob]) -> set[str]:
     return {job.record.request.model for some in jobs for job in some.values()}
-
-
-def record_event(latents: Tensor) -> torch.cuda.Event | None:
-    """On CUDA, an event that marks the end of the work given to the device so far."""
-    if not latents.is_cuda:
-        return None
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(latents.device))
-    return event

@@ -98,7 +98,7 @@ def _run(
     if ranks is not None:
         ranks.join()
     worker.warm_up(_MAX_WARM_UP_SECONDS)
-    logger.info("worker ready: %s on %s", ", ".join(models), device)
+    logger.info("worker ready: %s on %s", ", ".join(models.cards), device)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, worker.request_stop)
     try:
@@ -128,7 +128,7 @@ def _wait_for_redis(redis: Redis) -> None:
 def _withdraw(redis: Redis, models: ModelCache, name: str, meter: Meter) -> None:
     try:
         meter.publish(name, ttl_seconds=1)
-        for model in models:
+        for model in models.cards:
             withdraw(redis, model, name)
     except RedisError as error:
         logger.warning("model announcements not withdrawn, they expire by themselves: %s", error)

@@ -128,12 +128,11 @@ class UnloadModel:
 
 @dataclass(frozen=True, eq=False)
 class ModelRead:
-    """The loader has read a checkpoint, in `seconds`. On CUDA, the weights are complete."""
+    """The loader has read a checkpoint. On CUDA, the weights are complete."""
 
     model: str
     card: ModelCard
     checkpoint: Checkpoint
-    seconds: float
 
 
 @dataclass(frozen=True)

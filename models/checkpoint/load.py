@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.checkpoint.directory import TEXT_ENCODER, TOKENIZER, VAE, WEIGHTS, CheckpointConfig, read_config
 from models.checkpoint.keys import check_shapes
@@ -62,6 +62,13 @@ class Checkpoint:
     def frame_size(self) -> int:
         """Height and width of a frame in pixels."""
         return self.config.latent_size * self.vae.pixels_per_latent
+
+    def weights(self) -> list[Tensor]:
+        """The tensors of all models, on whatever devices they are."""
+        modules: list[nn.Module] = [self.transformer, self.vae.vae]
+        if self.text_encoder is not None:
+            modules.append(self.text_encoder.encoder)
+        return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
 
     def condition(
         self, prompt: str | None = None, label: int | None = None, *, clean_caption: bool = False

@@ -21,8 +21,8 @@ from tests import waiting
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS, make_tiny_checkpoint
 from worker.build import build_worker
 from worker.context import WorkerContext
+from worker.device import record_event
 from worker.loading.model_cache import LoadedModel, ModelCache, load_models
-from worker.loop import record_event
 from worker.messages import CloseFinisher, DispatcherMessage, FinisherMessage, FinishJob, Inbox, JobFailed, JobFinished
 from worker.metrics import Meter
 from worker.output.finisher import Finisher, Upload

@@ -33,11 +33,18 @@ DESIGNS: dict[str, dict[str, Any]] = {
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-@cache
 def make_models(design: str, device: str = "cpu") -> ModelCache:
-    """A model of `design` for each kind of conditioning: `class`, `text` and `none`."""
-    models = {kind.value: make_model(make_config(kind, depth=2, **DESIGNS[design]), device) for kind in Conditioning}
-    return ModelCache({name: model.card for name, model in models.items()}, models.__getitem__)
+    """A model of `design` for each kind of conditioning, in memory: `class`, `text` and `none`."""
+    loaded = _make_loaded(design, device)
+    models = ModelCache({name: model.card for name, model in loaded.items()}, loaded.__getitem__)
+    for name in loaded:
+        models.load(name)
+    return models
+
+
+@cache
+def _make_loaded(design: str, device: str) -> dict[str, LoadedModel]:
+    return {kind.value: make_model(make_config(kind, depth=2, **DESIGNS[design]), device) for kind in Conditioning}
 
 
 def make_model(config: TransformerConfig, device: str = "cpu") -> LoadedModel:

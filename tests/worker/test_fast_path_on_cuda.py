@@ -151,6 +151,7 @@ def test_graphs_go_with_their_model() -> None:
     engine = Engine(models, FullBatchScheduler(), EngineSettings())
 
     def make_video() -> None:
+        models.load("class")
         engine.admit("a", "class", make_generation(num_frames=FRAMES))
         assert latents_of(run_until_done(engine))
         assert models.unload_one(keep=[])

@@ -40,7 +40,9 @@ def large() -> ModelCache:
     """A model whose rows take some 100 MiB each."""
     config = published_model("Latte-S/2", num_frames=FRAMES, image_size=256, num_classes=7).config
     model = make_model(replace(config, depth=2), "cuda")
-    return ModelCache({"large": model.card}, {"large": model}.__getitem__)
+    models = ModelCache({"large": model.card}, {"large": model}.__getitem__)
+    models.load("large")
+    return models
 
 
 def make_large(seed: int) -> Generation:

@@ -122,7 +122,9 @@ class Calibration:
         """The latents of `generations`, and the clean predictions (B, N - 1, T, C, H, W) of all steps but the last."""
         model = self._model
         settings = EngineSettings(max_slots=len(generations), max_in_flight_steps=1)
-        engine = Engine(ModelCache({model.card.id: model.card}, lambda _: model), Scheduler(), settings)
+        models = ModelCache({model.card.id: model.card}, lambda _: model)
+        models.load(model.card.id)
+        engine = Engine(models, Scheduler(), settings)
         for number, generation in enumerate(generations):
             engine.admit(str(number), model.card.id, generation)
         latents: dict[str, Tensor] = {}

@@ -18,9 +18,9 @@ def denoise_many(
 
     A generation is built when the engine has a free slot. A `ValueError` of that fails it alone.
     """
-    engine = Engine(
-        ModelCache({model.card.id: model.card}, lambda _: model), Scheduler(max_rows=settings.max_batch_rows), settings
-    )
+    models = ModelCache({model.card.id: model.card}, lambda _: model)
+    models.load(model.card.id)
+    engine = Engine(models, Scheduler(max_rows=settings.max_batch_rows), settings)
     waiting = enumerate(generations)
     while True:
         admitted = list(islice(waiting, engine.free_slots()))

@@ -82,6 +82,9 @@ Event = Progress | Denoised | Failed
 class Engine:
     """Admits requests with `admit`, advances them with `step`, and removes them with an event or with `evict`.
 
+    It loads no model. When the memory for a step is short even alone, it unloads models that other requests use. They
+    wait until the model is in memory again.
+
     Not thread-safe: one thread makes all calls.
     """
 
@@ -157,6 +160,7 @@ class Engine:
             isolation: The request shares passes only with requests of the same isolation.
 
         Raises:
+            KeyError: When the model is not in memory.
             ValueError: When the checkpoint does not support the generation, the snapshot is of another request, or the
                 request is active already.
             RuntimeError: When no slot is free.
@@ -237,10 +241,9 @@ class Engine:
                 remaining_steps=request.remaining_rows / request.full_rows,
                 full_rows=request.full_rows,
                 age_seconds=now - request.admitted_at,
-                setup_seconds=self._models.load_seconds(request.group.model),
             )
             for request in self._active.values()
-            if request.retry_at <= now and not request.done
+            if request.retry_at <= now and not request.done and request.group.model in self._models.loaded
         ]
         ids = self._scheduler.choose(
             candidates,

@@ -23,8 +23,6 @@ class Candidate(Generic[Group]):
         rows: Rows of its next step: 2 with guidance, otherwise 1. A speed plan has steps with fewer rows, or none.
         remaining_steps: Steps that are not done. A step with half of the rows counts as half a step.
         age_seconds: Time since its admission, running or not.
-        setup_seconds: Time before its group can run, such as for loading a model. It counts as remaining time, so that
-            models are not exchanged for a small gain.
         full_rows: Rows of a step that is computed in full, if they are not `rows`.
     """
 
@@ -33,7 +31,6 @@ class Candidate(Generic[Group]):
     rows: int
     remaining_steps: float
     age_seconds: float
-    setup_seconds: float = 0.0
     full_rows: int | None = None
 
 
@@ -114,5 +111,5 @@ class Scheduler:
     def _urgency(self, candidate: Candidate[Group], latency: LatencyModel) -> float:
         """The sort key; the smallest is first."""
         step_seconds = latency.seconds(candidate.full_rows or candidate.rows)
-        remaining_seconds = candidate.remaining_steps * step_seconds + candidate.setup_seconds
+        remaining_seconds = candidate.remaining_steps * step_seconds
         return remaining_seconds - self.ageing * candidate.age_seconds

@@ -7,7 +7,6 @@ import torch
 
 from jobs.cards import ModelCard
 from models.checkpoint.load import Checkpoint
-from worker.loading.model_cache import tensors_of
 from worker.messages import (
     CloseLoader,
     DispatcherMessage,
@@ -54,18 +53,17 @@ class Loader:
         self._dispatcher.post(ModelLoading(None, self._clock()))
 
     def _result(self, message: ReadModel) -> ModelRead | ModelNotRead:
-        started = self._clock()
         try:
             card, checkpoint = message.read() if self._device.type != "cuda" else self._read_in_stream(message)
         except Exception as error:
             return ModelNotRead(message.model, error.with_traceback(None))  # it holds on to what was allocated
-        return ModelRead(message.model, card, checkpoint, self._clock() - started)
+        return ModelRead(message.model, card, checkpoint)
 
     def _read_in_stream(self, message: ReadModel) -> tuple[ModelCard, Checkpoint]:
         """Read on CUDA in a stream of its own: in the engine's stream, the copies would wait for the steps."""
         with torch.cuda.stream(torch.cuda.Stream(self._device)):  # type: ignore[no-untyped-call]
             card, checkpoint = message.read()
-        for tensor in tensors_of(checkpoint):
+        for tensor in checkpoint.weights():
             # When the model is unloaded, the engine's stream may still have a step to do with it.
             if tensor.is_cuda:
                 tensor.record_stream(torch.cuda.default_stream(self._device))

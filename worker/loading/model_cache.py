@@ -1,21 +1,20 @@
-"""The model cache of a worker: models are loaded when they are needed, and kept as long as memory allows."""
+"""The model cache of a worker: the models in memory, which are kept as long as memory allows."""
 
 import gc
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from time import monotonic
 
 import torch
-from torch import Tensor, nn
 
 from jobs.cards import ModelCard
 from models.checkpoint.load import Checkpoint, TextPlace, load_checkpoint
-from models.sampling.samplers import SAMPLERS
 from worker.device import free_cached_memory, is_out_of_memory
-from worker.errors import ModelUnavailableError, StartupError
+from worker.errors import StartupError
+from worker.loading.card_check import check_card
 from worker.loading.checkpoint_discovery import find_checkpoints, read_usable
 from worker.loading.model_fingerprint import fingerprint
 
@@ -33,11 +32,16 @@ class LoadedModel:
         return fingerprint(self.checkpoint)
 
 
-class ModelCache(Mapping[str, LoadedModel]):
-    """Models by id. Looking up a model marks it as used, and loads it if it is not in memory.
+class ModelCache:
+    """Models by id. Looking up a model in memory marks it as used.
 
     The least recently used model is unloaded when the loaded models take more than `max_bytes`, and when the device has
-    no memory for another one. A pinned model stays loaded. Not thread-safe: one thread makes all calls.
+    no memory for another one. Not thread-safe: one thread makes all calls.
+
+    Attributes:
+        cards: Those of all models, in memory or not.
+        pinned: These models stay in memory.
+        preparing: The models that another thread uses. Their memory would not become free.
     """
 
     def __init__(
@@ -54,20 +58,10 @@ class ModelCache(Mapping[str, LoadedModel]):
         self._clock = clock
         self._loaded: dict[str, LoadedModel] = {}  # the most recently used last
         self._num_bytes: dict[str, int] = {}
-        self._seconds: dict[str, float] = {}
         self._used_at: dict[str, float] = {}
         self._added: dict[str, Callable[[], LoadedModel]] = {}
         self.pinned: Collection[str] = frozenset()
-        self.on_load: Callable[[str | None], None] = lambda model: None  # called at the start, with None at the end
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.cards)
-
-    def __len__(self) -> int:
-        return len(self.cards)
-
-    def __contains__(self, model: object) -> bool:
-        return model in self.cards
+        self.preparing: Collection[str] = frozenset()
 
     @property
     def loaded(self) -> list[str]:
@@ -80,33 +74,16 @@ class ModelCache(Mapping[str, LoadedModel]):
         return sum(self._num_bytes[model] for model in self._loaded)
 
     def __getitem__(self, model: str) -> LoadedModel:
-        """The model, loaded if necessary.
-
-        Raises:
-            KeyError: For an unknown model.
-            ModelUnavailableError: For a model that loaded before and no longer does.
-        """
-        if model not in self.cards:
-            raise KeyError(model)
+        """A model in memory. Raises `KeyError` for any other."""
+        self._loaded[model] = self._loaded.pop(model)
         self._used_at[model] = self._clock()
-        if model in self._loaded:
-            self._loaded[model] = self._loaded.pop(model)
-            return self._loaded[model]
-        try:
-            return self.load(model)
-        except StartupError as error:
-            raise unavailable(model, error) from error
+        return self._loaded[model]
 
     def load(self, model: str) -> LoadedModel:
         """Load a model in this thread, and unload others for it as necessary. Raises what the loading raises."""
-        self.on_load(model)
-        try:
-            self.make_room(model)
-            started = self._clock()
-            self.put(model, self._read(model), self._clock() - started)
-            self.make_room(model)
-        finally:
-            self.on_load(None)
+        self.make_room(model)
+        self.put(model, self._read(model))
+        self.make_room(model)
         return self._loaded[model]
 
     def _read(self, model: str) -> LoadedModel:
@@ -124,11 +101,10 @@ class ModelCache(Mapping[str, LoadedModel]):
         """The function that reads a model. Any thread may call it."""
         return self._added.get(model) or partial(self._load, model)
 
-    def put(self, model: str, loaded: LoadedModel, seconds: float) -> None:
-        """Keep a model that was read in `seconds`, unless it is in memory."""
+    def put(self, model: str, loaded: LoadedModel) -> None:
+        """Keep a model that was read, unless it is in memory."""
         self._loaded.setdefault(model, loaded)
         self._used_at[model] = self._clock()
-        self._seconds[model] = seconds
         self._num_bytes[model] = _count_bytes(loaded.checkpoint)
 
     def add(self, model: str, read: Callable[[], LoadedModel]) -> None:
@@ -159,14 +135,10 @@ class ModelCache(Mapping[str, LoadedModel]):
             if model not in keep and self._used_at[model] <= before:
                 self.unload(model)
 
-    def load_seconds(self, model: str) -> float:
-        """Expected time until the model can be used: 0 when it is in memory, otherwise the time of the last load."""
-        return 0.0 if model in self._loaded else self._seconds.get(model, 0.0)
-
     def unload_one(self, keep: Collection[str]) -> bool:
-        """Unload the least recently used model outside `keep` that is not pinned. Returns whether there was one."""
+        """Unload the least recently used model outside `keep` that can be unloaded. Returns whether there was one."""
         for model in self._loaded:
-            if model not in keep and model not in self.pinned:
+            if model not in {*keep, *self.pinned, *self.preparing}:
                 return self._drop(model)
         return False
 
@@ -198,12 +170,6 @@ class ModelCache(Mapping[str, LoadedModel]):
     def _bytes_with(self, model: str) -> int:
         """Memory of the loaded models and of `model`, which counts as 0 before its first load."""
         return sum(self._num_bytes.get(name, 0) for name in {*self._loaded, model})
-
-
-def unavailable(model: str, error: StartupError) -> ModelUnavailableError:
-    """The error of a request for a model that loaded before, with the reason in the log: it names folders."""
-    logger.error("%s", error.message)
-    return ModelUnavailableError(f"the model {model!r} no longer loads on this worker: try again later")
 
 
 def load_models(
@@ -247,15 +213,7 @@ def load_models(
 def _count_bytes(checkpoint: Checkpoint) -> int:
     """Memory that the weights take on the device of the transformer."""
     device = next(checkpoint.transformer.parameters()).device
-    return sum(tensor.nbytes for tensor in tensors_of(checkpoint) if tensor.device == device)
-
-
-def tensors_of(checkpoint: Checkpoint) -> list[Tensor]:
-    """The weights of a checkpoint."""
-    modules: list[nn.Module] = [checkpoint.transformer, checkpoint.vae.vae]
-    if checkpoint.text_encoder is not None:
-        modules.append(checkpoint.text_encoder.encoder)
-    return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    return sum(tensor.nbytes for tensor in checkpoint.weights() if tensor.device == device)
 
 
 def load_model(
@@ -283,22 +241,3 @@ def load_model(
     # The server computes the cost of a video from it, and cannot read checkpoints.
     card = card.model_copy(update={"tokens_per_frame": checkpoint.config.tokens_per_frame})
     return LoadedModel(card, checkpoint)
-
-
-def check_card(card: ModelCard, checkpoint: Checkpoint, folder: Path) -> None:
-    """Raise `StartupError` with every contradiction, unless the checkpoint supports all that its card states."""
-    config = checkpoint.config
-    pixels = checkpoint.frame_size
-    classes = len(card.class_names or ()) or None
-    unknown = sorted(set(card.samplers) - set(SAMPLERS))
-    trained = card.frames_per_row
-    rules = (
-        (card.conditioning == config.conditioning, f"conditioning {card.conditioning!r}, not {config.conditioning!s}"),
-        (classes == config.num_classes, f"{classes} class names, not {config.num_classes}"),
-        (trained <= config.num_frames, f"{trained} trained frames, more than {config.num_frames}"),
-        ((card.height, card.width) == (pixels, pixels), f"size {card.size}, not {pixels}x{pixels}"),
-        (not unknown, f"samplers {', '.join(unknown)}, which are not among {', '.join(SAMPLERS)}"),
-    )
-    wrong = [message for holds, message in rules if not holds]
-    if wrong:
-        raise StartupError(f"the card.json in {folder} does not fit its checkpoint: it states {'; '.join(wrong)}")

@@ -1,7 +1,6 @@
 """Changes of the models on the loop thread: added, removed, loaded, unloaded, pinned, and unloaded when idle."""
 
 import logging
-import time
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from worker.messages import (
     Inbox,
     LoadModel,
     ModelAdded,
-    ModelLoading,
     ModelMessage,
     ModelRefused,
     PinModels,
@@ -37,7 +35,6 @@ class ModelChanges:
         open_checkpoint: Callable[[Path, ModelCard], LoadedModel],
         dispatcher: Inbox[DispatcherMessage],
         idle_seconds: float | None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`idle_seconds`: unload a model that no request has used for so long. None: never."""
         self._models = models
@@ -46,7 +43,6 @@ class ModelChanges:
         self._dispatcher = dispatcher
         self._idle_seconds = idle_seconds
         self._waiting: list[ModelMessage] = []
-        models.on_load = lambda model: dispatcher.post(ModelLoading(model, clock()))
 
     def receive(self, message: ModelMessage | PinModels) -> None:
         if isinstance(message, PinModels):
@@ -93,7 +89,7 @@ class ModelChanges:
         self._dispatcher.post(ModelRefused(folder))
 
     def _load(self, model: str) -> None:
-        if model in self._models:
+        if model in self._models.cards:
             self._loads.request(model, partial(self._end_load, model))
 
     def _end_load(self, model: str, error: Exception | None) -> None:

@@ -27,6 +27,7 @@ class ModelLoads:
         self._loader = loader
         self._waiting: dict[str, list[OnEnd]] = {}  # by model, in the order of the first request
         self.reading: str | None = None
+        self._displaced: set[str] = set()  # unloaded for a step of another model
         self._refusal: Exception | None = None  # the device had no memory for the model that is next
         self._is_blocked = False
 
@@ -36,18 +37,25 @@ class ModelLoads:
         return self._waiting.keys()
 
     def request(self, model: str, on_end: OnEnd) -> None:
-        """Call `on_end` when the model is in memory, at once if it is, or cannot be loaded."""
-        if model in self._models.loaded and not self._is_blocked:
-            on_end(None)
-        else:
-            self._waiting.setdefault(model, []).append(on_end)
+        """Call `on_end` from `advance` when the model is in memory, or cannot be loaded."""
+        self._waiting.setdefault(model, []).append(on_end)
+
+    def reload(self, model: str, on_end: OnEnd) -> None:
+        """Load a model in use again, which was unloaded for a step of another one. `on_end` as in `request`.
+
+        It waits until no model in memory is in use, as the memory does not suffice for both. Further calls before
+        `on_end` have no effect.
+        """
+        if model not in self._displaced:
+            self._displaced.add(model)
+            self.request(model, on_end)
 
     def receive(self, message: ModelRead | ModelNotRead) -> None:
         """Apply a result of the loader."""
         self.reading = None
         match message:
-            case ModelRead(model, card, checkpoint, seconds):
-                self._models.put(model, LoadedModel(card, checkpoint), seconds)
+            case ModelRead(model, card, checkpoint):
+                self._models.put(model, LoadedModel(card, checkpoint))
                 self._end(model, None)
             case ModelNotRead(model, error) if is_out_of_memory(error):
                 logger.warning("no memory to load %s, unloading others: %s", model, error)
@@ -69,6 +77,8 @@ class ModelLoads:
         model = next((model for model in self._waiting if model not in self._models.loaded), None)
         if model is None:
             self._refusal = None
+        elif model in self._displaced and any(other in in_use for other in self._models.loaded):
+            self._is_blocked = True
         elif self._has_room(model, in_use):
             self._refusal = None
             self.reading = model
@@ -86,6 +96,7 @@ class ModelLoads:
         return self._models.make_room(model, keep=in_use) or not self._models.can_become_free(in_use)
 
     def _end(self, model: str, error: Exception | None) -> None:
+        self._displaced.discard(model)
         for on_end in self._waiting.pop(model, []):
             on_end(error)
 

@@ -28,7 +28,7 @@ MODELS = make_models("hybrid")
 
 
 def make_engine(scheduler: Any = None, clock: Callable[[], float] = time.monotonic, **settings: Any) -> Engine:
-    return Engine(MODELS, scheduler or FullBatchScheduler(), EngineSettings(**settings), clock=clock)
+    return Engine(make_models("hybrid"), scheduler or FullBatchScheduler(), EngineSettings(**settings), clock=clock)
 
 
 class ManualClock:

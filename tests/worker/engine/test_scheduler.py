@@ -102,12 +102,6 @@ def test_a_guided_request_takes_part_with_both_rows_or_not_at_all() -> None:
     assert choose(Scheduler(max_rows=3), *waiting) == ["a", "c"]
 
 
-def test_a_model_is_not_loaded_for_a_small_gain() -> None:
-    loaded, other = candidate("loaded", 50), candidate("other", 40, group="roomy")
-    assert choose(Scheduler(), loaded, other) == ["other"]
-    assert choose(Scheduler(), loaded, replace(other, setup_seconds=30)) == ["loaded"]
-
-
 def test_a_group_with_less_memory_gets_fewer_rows() -> None:
     waiting = [candidate(f"{number}", group="roomy") for number in range(8)]
     assert len(Scheduler(max_rows=8).choose(waiting, CURVES.__getitem__, lambda group: 3)) == 3
@@ -128,7 +122,6 @@ crowds = st.lists(
         rows=st.integers(1, 2),
         remaining_steps=st.integers(1, 1000),
         age_seconds=st.floats(0, 1e5),
-        setup_seconds=st.sampled_from([0.0, 0.0, 30.0]),
     ),
     max_size=20,
     unique_by=lambda candidate: candidate.request_id,

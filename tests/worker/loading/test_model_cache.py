@@ -10,8 +10,9 @@ from jobs.cards import ModelCard, write_card
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
 from worker.device import choose_device, choose_dtype, choose_max_batch_rows
 from worker.errors import StartupError
+from worker.loading.card_check import check_card
 from worker.loading.checkpoint_discovery import find_checkpoints
-from worker.loading.model_cache import ModelCache, check_card, load_models
+from worker.loading.model_cache import ModelCache, load_models
 
 
 def test_every_folder_with_a_card_is_found_and_others_are_passed(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_broken_checkpoint_is_left_out_by_name(
         shutil.copytree(checkpoints / "tiny", tmp_path / name)
         write_card(tmp_path / name, tiny_card(name))
     (tmp_path / "broken" / spoiled).write_text("[1]")
-    assert list(load_models(tmp_path, torch.device("cpu"), torch.float32)) == ["sound"]
+    assert list(load_models(tmp_path, torch.device("cpu"), torch.float32).cards) == ["sound"]
     assert f"left out: the checkpoint in {tmp_path / 'broken'} cannot be loaded: " in caplog.text
 
 

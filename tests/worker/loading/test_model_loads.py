@@ -4,6 +4,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from models.transformer import Transformer
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
 from tests.worker.conftest import Bench, wait_for
 from worker.dispatch import dispatcher
-from worker.engine.engine import Engine
+from worker.engine.engine import Engine, EngineSettings
 from worker.loading.model_cache import ModelCache, load_models
 
 LONG = 1000  # steps
@@ -78,7 +79,7 @@ def load_with_limit(bench: Bench, root: Path, max_models: int | None = None) -> 
         limit = max_models * models.loaded_bytes // 2
         models = load_models(root, torch.device("cpu"), torch.float32, limit)
     models.unload("other")
-    assert models["tiny"]
+    models.load("tiny")
     bench.models = models
     return models
 
@@ -154,7 +155,9 @@ def test_a_second_stop_request_hands_back_what_waits_for_its_model(bench: Bench,
     assert (after.status, after.attempts) == ("queued", 0)
 
 
-def test_a_model_that_no_longer_loads_fails_its_videos_after_all_attempts(bench: Bench, gate: Gate) -> None:
+def test_a_model_that_no_longer_loads_fails_its_videos_after_all_attempts(
+    bench: Bench, gate: Gate, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     gate.errors = [ValueError("spoiled")] * bench.settings.max_attempts
     gate.opened.set()
     broken, sound = bench.queue(model="other"), bench.queue()
@@ -162,6 +165,8 @@ def test_a_model_that_no_longer_loads_fails_its_videos_after_all_attempts(bench:
     error = bench.context.store.get(broken.id).error
     assert error is not None
     assert error.code == "model_unavailable"
+    assert str(root) not in error.message
+    assert f"{root / 'other'} cannot be loaded" in caplog.text
     assert bench.context.store.get(sound.id).status == "completed"
 
 
@@ -200,6 +205,76 @@ def test_no_memory_for_a_model_beside_one_in_use_waits_for_it(bench: Bench, gate
         assert bench.context.store.get(running.id).status == "completed"
         wait_for(lambda: state(bench, "tiny") == "unloaded")
     assert bench.context.store.get(video.id).attempts == 1
+
+
+@pytest.fixture
+def tiny_alone(bench: Bench, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device has memory for a step of `tiny` only while `other` is not there. Both models are in memory."""
+    gate.opened.set()
+    tiny = bench.models["tiny"].checkpoint.transformer
+    bench.models.load("other")
+    gate.opened.clear()
+    gate.reached.clear()
+    forward = Transformer.forward
+
+    def refusing(self: Transformer, *inputs: Any) -> torch.Tensor:
+        if self is tiny and "other" in bench.models.loaded:
+            torch.empty(1 << 60)
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(Transformer, "forward", refusing)
+
+
+@pytest.mark.usefixtures("tiny_alone")
+def test_a_model_in_use_that_a_step_has_unloaded_is_loaded_during_the_steps_of_others(bench: Bench, gate: Gate) -> None:
+    unloaded = bench.queue(model="other", num_inference_steps=LONG)
+    with bench.working():
+        wait_for(lambda: step_of(bench, unloaded) > 0)
+        bench.wait_until(bench.queue(), "completed")
+        assert gate.reached.wait(60)
+        wait_for(lambda: state(bench, "other") == "loading")
+        bench.wait_until(bench.queue(), "completed")
+        before = step_of(bench, unloaded)
+        gate.opened.set()
+        wait_for(lambda: step_of(bench, unloaded) > before)
+        assert bench.context.store.get(unloaded.id).attempts == 1
+
+
+@pytest.mark.usefixtures("tiny_alone")
+def test_a_video_whose_last_step_ends_after_its_model_was_unloaded_is_finished_later(
+    bench: Bench, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA, where the device is given the next step before the last one has ended."""
+    monkeypatch.setattr("worker.build.EngineSettings", partial(EngineSettings, max_in_flight_steps=2))
+    both = threading.Event()
+
+    def step_both(engine: Engine, original: Callable[[Engine], Any] = Engine.step) -> Any:
+        if len(engine.request_ids) == 2:
+            both.set()
+        return original(engine) if both.is_set() else []
+
+    monkeypatch.setattr(Engine, "step", step_both)
+    waiting, running = bench.queue(model="other", num_inference_steps=2), bench.queue()
+    with bench.working():
+        bench.wait_until(running, "completed")
+        assert gate.reached.wait(60)
+        assert bench.context.store.get(waiting.id).status == "in_progress"
+        gate.opened.set()
+        after = bench.wait_until(waiting, "completed")
+    assert after.attempts == 1
+
+
+@pytest.mark.usefixtures("tiny_alone")
+def test_a_model_in_use_that_cannot_be_loaded_again_fails_its_videos(bench: Bench, gate: Gate) -> None:
+    gate.errors = [ValueError("spoiled")] * bench.settings.max_attempts
+    broken = bench.queue(model="other", num_inference_steps=LONG)
+    with bench.working():
+        wait_for(lambda: step_of(bench, broken) > 0)
+        bench.wait_until(bench.queue(), "completed")
+        gate.opened.set()
+        error = bench.wait_until(broken, "failed").error
+    assert error is not None
+    assert error.code == "model_unavailable"
 
 
 def test_a_pinned_model_is_not_unloaded_for_another(bench: Bench, gate: Gate) -> None:

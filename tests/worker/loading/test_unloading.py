@@ -1,18 +1,16 @@
 """More models than fit into memory: the least recently used model is unloaded."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from jobs.cards import write_card
 from models.transformer import Transformer
-from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
+from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.worker.engines import denoise_alone, latents_of, make_generation, make_models, run_until_done
-from worker.engine.engine import Engine, EngineSettings, Failed
+from worker.engine.engine import Engine, EngineSettings, Progress
 from worker.engine.scheduler import Scheduler
-from worker.errors import ModelUnavailableError, StartupError
+from worker.errors import StartupError
 from worker.loading.model_cache import LoadedModel, ModelCache, load_models
 
 SOURCE = make_models("local")
@@ -20,20 +18,16 @@ DETERMINISTIC = EngineSettings(deterministic=True)
 
 
 class Loads:
-    """Loads the models of `SOURCE`. The next `refusals` loads find no memory, the next `faults` a bad file."""
+    """Loads the models of `SOURCE`. The next `refusals` loads find no memory."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.refusals = 0
-        self.faults = 0
 
     def __call__(self, model: str) -> LoadedModel:
         if self.refusals:
             self.refusals -= 1
             raise torch.OutOfMemoryError("no memory")
-        if self.faults:
-            self.faults -= 1
-            raise StartupError("spoiled")
         self.names.append(model)
         return SOURCE[model]
 
@@ -47,67 +41,63 @@ def make_cache(loads: Loads, max_bytes: int | None = None) -> ModelCache:
     return ModelCache(SOURCE.cards, loads, max_bytes)
 
 
+def use(cache: ModelCache, *models: str) -> None:
+    for model in models:
+        assert (cache[model] if model in cache.loaded else cache.load(model)) is SOURCE[model]
+
+
 def bytes_of(*models: str) -> int:
     cache = make_cache(Loads())
-    assert all(cache[model] for model in models)
+    use(cache, *models)
     return cache.loaded_bytes
 
 
-def test_a_model_is_loaded_once_while_memory_lasts(loads: Loads) -> None:
+def test_a_model_is_there_once_it_is_loaded(loads: Loads) -> None:
     cache = make_cache(loads)
-    assert list(cache) == ["none", "class", "text"]
-    assert loads.names == []
-    for model in ("class", "text", "class", "none", "text"):
-        assert cache[model] is SOURCE[model]
+    assert list(cache.cards) == ["none", "class", "text"]
+    with pytest.raises(KeyError):
+        cache["class"]
+    use(cache, "class", "text", "class", "none", "text")
     assert loads.names == ["class", "text", "none"]
-    assert cache.load_seconds("class") == 0
+    assert cache.loaded == ["class", "none", "text"]
     with pytest.raises(KeyError):
         cache["unknown"]
 
 
 def test_the_least_recently_used_model_is_unloaded(loads: Loads) -> None:
     cache = make_cache(loads, max_bytes=bytes_of("class", "text", "none") - 1)
-    for model in ("class", "text", "class", "none"):
-        assert cache[model] is SOURCE[model]
-    assert (cache.load_seconds("class"), cache.load_seconds("none")) == (0, 0)
-    assert cache.load_seconds("text") > 0
-    assert cache["text"] is SOURCE["text"]
-    assert cache.load_seconds("class") > 0
+    use(cache, "class", "text", "class", "none")
+    assert cache.loaded == ["class", "none"]
+    use(cache, "text")
+    assert cache.loaded == ["none", "text"]
     assert loads.names == ["class", "text", "none", "text"]
 
 
 def test_one_model_is_loaded_however_large(loads: Loads) -> None:
     cache = make_cache(loads, max_bytes=1)
-    for model in ("class", "text", "class"):
-        assert cache[model] is SOURCE[model]
+    use(cache, "class", "text", "class")
     assert loads.names == ["class", "text", "class"]
 
 
 def test_out_of_memory_unloads_other_models_one_by_one(loads: Loads) -> None:
     cache = make_cache(loads)
-    assert cache["class"]
-    assert cache["text"]
+    use(cache, "class", "text")
     loads.refusals = 1
-    assert cache["none"]
-    assert cache.load_seconds("class") > 0
-    assert cache.load_seconds("text") == 0
+    use(cache, "none")
+    assert cache.loaded == ["text", "none"]
     loads.refusals = 3
     with pytest.raises(torch.OutOfMemoryError):
-        cache["class"]
-    assert cache["class"]
+        cache.load("class")
+    use(cache, "class")
 
 
-def test_an_unusable_checkpoint_is_named_without_its_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    make_tiny_checkpoint(tmp_path / "one", tiny_card("one"))
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
-    write_card(tmp_path / "two", tiny_card("two"))
-    cache = load_models(tmp_path, torch.device("cpu"), torch.float32, max_bytes=1)
-    assert list(cache) == ["one", "two"]
-    (tmp_path / "one" / "model.safetensors").unlink()
-    with pytest.raises(ModelUnavailableError, match="the model 'one' no longer loads") as caught:
-        cache["one"]
-    assert str(tmp_path) not in caught.value.message
-    assert str(tmp_path) in caplog.text
+def test_models_that_are_pinned_or_that_requests_are_prepared_for_stay(loads: Loads) -> None:
+    cache = make_cache(loads)
+    use(cache, "class", "text", "none")
+    cache.pinned, cache.preparing = {"class"}, {"text"}
+    assert cache.unload_one(keep=[])
+    assert cache.loaded == ["class", "text"]
+    assert not cache.unload_one(keep=[])
 
 
 def test_a_checkpoint_without_memory_at_all_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,22 +107,26 @@ def test_a_checkpoint_without_memory_at_all_raises(tmp_path: Path, monkeypatch: 
         load_models(tmp_path, torch.device("cpu"), torch.float32)
 
 
-def test_models_that_do_not_fit_together_run_one_after_the_other(loads: Loads) -> None:
-    cache = make_cache(loads, max_bytes=max(bytes_of("class"), bytes_of("text")))
+def test_requests_of_an_unloaded_model_wait_until_it_is_loaded(loads: Loads) -> None:
+    cache = make_cache(loads)
+    use(cache, "class", "text")
     engine = Engine(cache, Scheduler(), DETERMINISTIC)
-    for i, model in enumerate(["class", "text", "class", "text"]):
-        engine.admit(f"{model} {i}", model, make_generation(model, seed=i))
+    for model in ("class", "text"):
+        engine.admit(model, model, make_generation(model))
+    cache.unload("text")
     latents = latents_of(run_until_done(engine))
-    for i, model in enumerate(["class", "text", "class", "text"]):
-        assert torch.equal(latents[f"{model} {i}"], denoise_alone(SOURCE[model], make_generation(model, seed=i)))
-    # At most one load for each admission, then one for the requests of each model together.
-    assert len(loads.names) <= 6
+    assert set(latents) == {"class"}
+    assert engine.request_ids == ("text",)
+    use(cache, "text")
+    latents |= latents_of(run_until_done(engine))
+    for model in ("class", "text"):
+        assert torch.equal(latents[model], denoise_alone(SOURCE[model], make_generation(model)))
 
 
 def test_an_unused_model_is_unloaded_before_the_batch_shrinks(loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = make_cache(loads)
     engine = Engine(cache, Scheduler(), EngineSettings())
-    assert cache["text"]
+    use(cache, "text", "class")
     forward = Transformer.forward
     shapes: list[int] = []
 
@@ -144,17 +138,6 @@ def test_an_unused_model_is_unloaded_before_the_batch_shrinks(loads: Loads, monk
 
     monkeypatch.setattr(Transformer, "forward", refuse_once)
     engine.admit("a", "class", make_generation())
-    assert len(engine.step()) == 1
+    assert engine.step() == [Progress("a", 1, 4)]
     assert shapes == [2, 2]
-    assert cache.load_seconds("text") > 0
-
-
-def test_requests_of_a_model_that_no_longer_loads_fail(loads: Loads) -> None:
-    cache = make_cache(loads)
-    engine = Engine(cache, Scheduler(), EngineSettings())
-    engine.admit("a", "class", make_generation())
-    assert cache.unload_one(keep=[])
-    loads.faults = 1
-    (failed,) = engine.step()
-    assert isinstance(failed, Failed)
-    assert isinstance(failed.error, ModelUnavailableError)
+    assert cache.loaded == ["class"]

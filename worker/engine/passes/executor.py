@@ -75,7 +75,7 @@ class Executor:
         """Start the next step of `requests`, which are of one group: one pass, when deterministic one or several.
 
         When memory is short, CUDA graphs are dropped, then models outside `models_in_use` are unloaded, then the batch
-        shrinks, and the other requests wait.
+        shrinks, and the other requests wait. For one request alone, models in use are unloaded, too.
 
         Raises:
             torch.AcceleratorError: The device is lost, which is not the fault of a request.

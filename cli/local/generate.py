@@ -26,7 +26,7 @@ from server.references.requests import (
     resolve_edit,
     resolve_extension,
 )
-from server.references.source import SourceVideo
+from server.references.source import UploadedFile
 from server.request_body import Fields
 from server.validation import parse
 from server.wire import CreateVideo, EditVideo, ExtendVideo
@@ -79,7 +79,7 @@ def _resolve(
     """Complete the fields as the API's route for `source` does."""
     if source is None:
         return resolve_create(parse(CreateVideo, Fields(given, typed=False)), None, choose, settings)
-    video = SourceVideo(source.field, Path(source.file_or_id).read_bytes())
+    video = UploadedFile(source.field, Path(source.file_or_id).read_bytes())
     fields = Fields({**given, source.field: {}}, typed=False)
     match source.path:
         case "/v1/videos/edits":

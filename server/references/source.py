@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, ClassVar
 
 from jobs.cards import ModelCard
 from jobs.errors import ArtifactStoreError, InvalidRequestError, VideoFailedError, VideoNotReadyError
@@ -22,48 +22,60 @@ from server.wire import ReferenceInput
 
 
 @dataclass(frozen=True)
-class SourceVideo:
-    """An image or a video of a request: an uploaded file, or a completed video of the caller."""
+class UploadedFile:
+    """An image or a video that a client sent."""
 
     param: str
-    content: bytes | None = None
-    record: VideoRecord | None = None
-    artifacts: ArtifactStore | None = None
+    content: bytes
+    record: ClassVar[None] = None
 
     def decode(self, settings: Settings, card: ModelCard, fps: int, max_frames: int | None = None) -> DecodedFrames:
-        """The first frames, cropped and resized to the model's size.
-
-        An uploaded video is resampled to `fps`. Of a generated one, interpolated frames are left out.
+        """The first frames, cropped and resized to the model's size. A video is resampled to `fps`.
 
         :raises InvalidRequestError: for a file that is not an image or a video, is broken, or passes a limit.
-        :raises ArtifactStoreError: when the file of a video cannot be read.
         """
+        with tempfile.TemporaryFile(prefix="framedit-") as file:
+            file.write(self.content)
+            file.flush()
+            limits = _limits(settings)
+            return decode(file, self.param, card.width, card.height, fps, max_frames=max_frames, limits=limits)
+
+
+@dataclass(frozen=True)
+class GeneratedVideo:
+    """A completed video of the caller."""
+
+    param: str
+    record: VideoRecord
+    artifacts: ArtifactStore
+
+    def decode(self, settings: Settings, card: ModelCard, fps: int, max_frames: int | None = None) -> DecodedFrames:
+        """The first frames, cropped and resized to the model's size. Interpolated frames are left out.
+
+        Raises as that of `UploadedFile` does, and:
+
+        :raises ArtifactStoreError: when the file of the video cannot be read.
+        """
+        request = self.record.request
+        every = request.frame_rate_multiplier
+        # A WebP joins equal frames, so its times count.
+        file_fps = request.fps * every if request.result_kind == "webp" else None
         with tempfile.TemporaryFile(prefix="framedit-") as file:
             self._copy_to(file)
             file.flush()
-            limits = DecoderLimits(
-                max_pixels=settings.max_reference_pixels,
-                max_frames=settings.max_reference_frames,
-                timeout_seconds=settings.reference_timeout_seconds,
-            )
-            if self.record is None:
-                return decode(file, self.param, card.width, card.height, fps, max_frames=max_frames, limits=limits)
-            request = self.record.request
-            every = request.frame_rate_multiplier
-            # A WebP joins equal frames, so its times count.
-            file_fps = request.fps * every if request.result_kind == "webp" else None
+            limits = _limits(settings)
             return decode(file, self.param, card.width, card.height, file_fps, every, max_frames, limits)
 
     def _copy_to(self, file: IO[bytes]) -> None:
-        if self.content is not None:
-            file.write(self.content)
-        elif self.record is not None and self.artifacts is not None:
-            kind = self.record.request.result_kind
-            with self.artifacts.open(self.record.id, kind) as stored:
-                try:
-                    (_copy_frames if kind == "frames" else shutil.copyfileobj)(stored, file)
-                except OSError as error:
-                    raise ArtifactStoreError(f"cannot read the {kind} of {self.record.id}") from error
+        kind = self.record.request.result_kind
+        with self.artifacts.open(self.record.id, kind) as stored:
+            try:
+                (_copy_frames if kind == "frames" else shutil.copyfileobj)(stored, file)
+            except OSError as error:
+                raise ArtifactStoreError(f"cannot read the {kind} of {self.record.id}") from error
+
+
+SourceVideo = UploadedFile | GeneratedVideo
 
 
 def find_source(
@@ -79,17 +91,25 @@ def find_source(
     if len(named) > 1:
         raise InvalidRequestError(f"{param} is given more than once; send a file, an id or an image_url", param)
     if file is not None:
-        return SourceVideo(param, file)
+        return UploadedFile(param, file)
     if given.id is not None:
         record = find_visible(services, caller, given.id)
         if record.status == "failed":
             raise VideoFailedError(f"{param} is {given.id}, which has failed; use a completed video")
         if record.status != "completed":
             raise VideoNotReadyError(f"{param} is {given.id}, which is {record.status}; wait until it is completed")
-        return SourceVideo(param, record=record, artifacts=services.artifacts)
+        return GeneratedVideo(param, record, services.artifacts)
     if given.image_url is not None:
-        return SourceVideo(param, _read_url(param, given.image_url, services.settings))
+        return UploadedFile(param, _read_url(param, given.image_url, services.settings))
     raise InvalidRequestError(f"{param} is empty; send a file, an id or an image_url", param)
+
+
+def _limits(settings: Settings) -> DecoderLimits:
+    return DecoderLimits(
+        max_pixels=settings.max_reference_pixels,
+        max_frames=settings.max_reference_frames,
+        timeout_seconds=settings.reference_timeout_seconds,
+    )
 
 
 def _copy_frames(archive: IO[bytes], file: IO[bytes]) -> None:

@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from redis import Redis
 
 from jobs.access.rate_limits import RequestLimiter
-from jobs.admission.memory_check import MemoryCheck
+from jobs.admission.redis_memory import MemoryCheck
 from jobs.connection import connect, connect_async
 from jobs.queue.enqueue import VideoQueue
 from jobs.settings import Settings

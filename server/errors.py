@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from jobs import errors
-from jobs.admission.memory_check import full_job_store, is_out_of_memory
+from jobs.admission.redis_memory import full_job_store, is_out_of_memory
 from server.http.logged_path import logged_path
 
 RETRY_AFTER_SECONDS = 2

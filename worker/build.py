@@ -12,9 +12,9 @@ import torch
 from redis import Redis
 
 from jobs.errors import ArtifactStoreError
-from jobs.queue.allow_oom import AllowOomRedis
 from jobs.queue.claim import Claims
 from jobs.queue.claimed_videos import ClaimedVideos
+from jobs.queue.redis_allow_oom import AllowOomRedis
 from jobs.queue.rq_adapter import VideoWorker
 from jobs.settings import Settings
 from jobs.storage.artifact_store import ArtifactStore

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from jobs.cards import withdraw
 from jobs.connection import check_certificate, connect, wait_until_loaded
-from jobs.queue.allow_oom import AllowOomRedis
+from jobs.queue.redis_allow_oom import AllowOomRedis
 from jobs.settings import Settings
 from jobs.telemetry.tracing import start_tracing
 from worker.build import build_worker

@@ -19,7 +19,7 @@ from jobs.access.api_keys import SCOPES, ApiKey, KeyLimits, KeyStore
 from jobs.access.audit_log import AuditLog
 from jobs.access.webhook_secrets import WebhookSecrets
 from jobs.connection import connect
-from jobs.queue.allow_oom import AllowOomRedis
+from jobs.queue.redis_allow_oom import AllowOomRedis
 from jobs.settings import Settings, split_list
 from jobs.videos.record import PRIORITIES
 from worker.errors import StartupError

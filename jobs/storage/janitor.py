@@ -13,7 +13,7 @@ from redis import Redis
 
 from jobs import redis_keys
 from jobs.queue import rq_adapter
-from jobs.queue.allow_oom import AllowOomRedis
+from jobs.queue.redis_allow_oom import AllowOomRedis
 from jobs.queue.transitions import Transitions
 from jobs.storage.artifact_store import ArtifactStore
 from jobs.storage.store_mark import StoreMark

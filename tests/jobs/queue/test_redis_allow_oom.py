@@ -8,7 +8,7 @@ from redis.exceptions import OutOfMemoryError, WatchError
 
 from cli.processes.embedded_redis import EmbeddedRedis
 from jobs.connection import connect
-from jobs.queue.allow_oom import AllowOomRedis
+from jobs.queue.redis_allow_oom import AllowOomRedis
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import math
 import time
 from collections import OrderedDict
 
-from jobs.access.rate_limit import RateLimit
+from jobs.access.rate_limits import RateLimit
 
 # The least recently seen address is forgotten, so that addresses fill no memory.
 _MAX_ADDRESSES = 10_000

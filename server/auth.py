@@ -17,7 +17,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from redis.exceptions import RedisError
 
 from jobs.access.api_keys import ApiKey, Identified, Scope, questions, recognize
-from jobs.access.rate_limit import RateLimit
+from jobs.access.rate_limits import RateLimit
 from jobs.errors import AuthenticationError, PermissionDeniedError, VideoNotFoundError
 from jobs.settings import Settings, is_loopback, split_list
 from jobs.videos.record import Priority, VideoRecord

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
 
-from jobs.access.rate_limits import KeyGuard, check_kept
+from jobs.access.quotas import KeyGuard, check_kept
 from jobs.access.usage import UsageGuard
 from jobs.admission.admission import check_wait
 from jobs.admission.cost import video_cost, with_rows

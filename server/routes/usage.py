@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from jobs.access.rate_limit import RateLimit
-from jobs.access.rate_limits import spent_today, videos_in_flight, videos_kept
+from jobs.access.quotas import spent_today, videos_in_flight, videos_kept
+from jobs.access.rate_limits import RateLimit
 from jobs.access.usage import MAX_DAYS, DayUsage, read_usage, usage_csv
 from server.auth import REFUSALS, Caller, CallerDep
 from server.dependencies import Services, ServicesDep

@@ -6,8 +6,8 @@ import pytest
 from redis import Redis
 
 from jobs.access.api_keys import ApiKey, KeyLimits
-from jobs.access.rate_limit import RateLimit
-from jobs.access.rate_limits import KeyGuard, RequestLimiter
+from jobs.access.quotas import KeyGuard
+from jobs.access.rate_limits import RateLimit, RequestLimiter
 from jobs.errors import InvalidRequestError, RateLimitedError
 from jobs.videos.record import new_records
 from jobs.videos.store import VideoStore

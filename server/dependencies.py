@@ -14,8 +14,8 @@ from jobs.settings import Settings
 from jobs.storage.artifact_store import ArtifactStore
 from jobs.storage.store_mark import StoreMark
 from jobs.telemetry.metrics import Metrics, Publisher
-from server.address_limits import AddressLimiter
 from server.events.event_hub import EventHub
+from server.http.address_limits import AddressLimiter
 from server.polling.batched_redis import BatchedRedis
 from server.polling.forecast_cache import ForecastCache
 from server.prompts.enhancer import Enhancer

@@ -1,58 +1,17 @@
-"""Validates request bodies against the model's card and fills in the defaults."""
+"""Validates the values of a request against the model's card and fills in the defaults."""
 
-import re
-from collections.abc import Sequence
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import TypeVar
 
 from jobs.cards import ModelCard
 from jobs.errors import InvalidRequestError
 from jobs.speed_plans import explain_refusal
 from jobs.videos.record import AdapterUse, VideoRequest, new_seed
 from server.output_options import output_format, output_quality
-from server.request_body import Fields
-from server.wire import Body, CreateVideo, ExtendVideo, RemixVideo
+from server.request_fields import refuse, show
+from server.wire import CreateVideo, ExtendVideo, RemixVideo
 
 # As many as 16 pairs of the longest keys and values have in ASCII.
 MAX_METADATA_BYTES = 16 * (64 + 512)
-_MAX_SHOWN_CHARACTERS = 100
-
-# Fields of other servers of this API.
-_ALTERNATIVES = {
-    "generator_device": "leave it out: the start noise of a seed is the same on every device",
-    "num_outputs_per_prompt": "send n",
-    "true_cfg_scale": "send guidance_scale",
-    "guidance_scale_2": "send guidance_scale, which holds for all steps",
-    "flow_shift": "leave it out: the noise schedule belongs to the model",
-    "max_sequence_length": "leave it out: GET /v1/models/{id} shows max_prompt_characters",
-    "enable_teacache": "send speed; GET /v1/models/{id} shows the speed_plans of a model",
-    "enable_frame_interpolation": "send num_frames and fps",
-    "enable_upscaling": "leave it out: GET /v1/models/{id} shows the sizes of a model",
-    "extra_body": "send its fields beside the others",
-    "diffusers_kwargs": "send num_inference_steps, guidance_scale and sampler",
-    "output_path": "leave it out and download the file from GET /v1/videos/{video_id}/content",
-}
-
-BodyT = TypeVar("BodyT", bound=Body)
-
-
-def parse(body_type: type[BodyT], fields: Fields) -> BodyT:
-    """:raises InvalidRequestError: for fields that are unknown, missing or of the wrong type."""
-    unknown = [name for name in fields.values if name not in body_type.model_fields]
-    for name in filter(_ALTERNATIVES.__contains__, unknown):
-        raise InvalidRequestError(f"{name} is not supported; {_ALTERNATIVES[name]}", name, "unknown_parameter")
-    if unknown:
-        raise InvalidRequestError(
-            f"unknown fields: {_shorten(', '.join(unknown))}; allowed are {', '.join(body_type.model_fields)}",
-            param=_shorten(unknown[0]),
-            code="unknown_parameter",
-        )
-    try:
-        # JSON has types, which are checked strictly (true is not 1). A form has text only.
-        return body_type.model_validate(fields.values, strict=fields.typed)
-    except ValidationError as error:
-        raise _explain(error) from None
 
 
 def resolve(body: CreateVideo, card: ModelCard) -> VideoRequest:
@@ -116,7 +75,7 @@ def resolve_remix(body: RemixVideo, request: VideoRequest, card: ModelCard) -> V
 
 def _remixed_prompt(prompt: str, card: ModelCard) -> str | None:
     if prompt.strip() and card.conditioning != "text":
-        raise _refuse("prompt", prompt, f"{card.id} takes no prompt; leave it out and send a seed")
+        raise refuse("prompt", prompt, f"{card.id} takes no prompt; leave it out and send a seed")
     return _prompt(prompt, card)
 
 
@@ -130,7 +89,7 @@ def _prompt(prompt: str | None, card: ModelCard) -> str | None:
         return _short_enough("prompt", given, card)
     if given:
         instead = "send class_label" if card.conditioning == "class" else "leave it out"
-        raise _refuse("prompt", given, f"{card.id} takes no prompt; {instead}")
+        raise refuse("prompt", given, f"{card.id} takes no prompt; {instead}")
     return None
 
 
@@ -139,7 +98,7 @@ def _negative_prompt(negative_prompt: str | None, card: ModelCard) -> str | None
         given = card.negative_prompt if negative_prompt is None else negative_prompt.strip()
         return _short_enough("negative_prompt", given, card)
     if negative_prompt:
-        raise _refuse("negative_prompt", negative_prompt, f"{card.id} takes no prompts; leave it out")
+        raise refuse("negative_prompt", negative_prompt, f"{card.id} takes no prompts; leave it out")
     return None
 
 
@@ -147,7 +106,7 @@ def _clean_caption(clean_caption: bool | None, card: ModelCard) -> bool:
     if card.conditioning == "text":
         return card.clean_caption if clean_caption is None else clean_caption
     if clean_caption:
-        raise _refuse("clean_caption", clean_caption, f"{card.id} takes no prompts; leave it out")
+        raise refuse("clean_caption", clean_caption, f"{card.id} takes no prompts; leave it out")
     return False
 
 
@@ -156,7 +115,7 @@ def _class_label(body: CreateVideo, card: ModelCard) -> int | None:
     if card.conditioning != "class":
         if label in (None, ""):
             return None
-        raise _refuse("class_label", label, f"{card.id} has no classes; leave it out")
+        raise refuse("class_label", label, f"{card.id} has no classes; leave it out")
     allowed = f"{card.id} has the classes 0..{len(names) - 1}: {', '.join(names)}"
     if label in (None, ""):
         raise InvalidRequestError(f"class_label is missing; {allowed}", "class_label")
@@ -165,27 +124,20 @@ def _class_label(body: CreateVideo, card: ModelCard) -> int | None:
     # A form sends numbers as text.
     index = int(label) if isinstance(label, int) or (label.isascii() and label.isdigit() and len(label) < 10) else -1
     if not 0 <= index < len(names):
-        raise _refuse("class_label", label, allowed)
+        raise refuse("class_label", label, allowed)
     return index
 
 
 def _num_frames(body: CreateVideo, card: ModelCard, fps: int) -> int:
-    from_seconds = None if body.seconds is None else round(_seconds(body.seconds) * fps)
-    if from_seconds is not None and body.num_frames not in (None, from_seconds):
-        raise _refuse(
-            "seconds",
-            body.seconds,
-            f"that is {from_seconds} frames at {fps} fps, but num_frames is {body.num_frames}; send one of the two",
-        )
-    num_frames = body.num_frames if body.num_frames is not None else from_seconds
+    num_frames = _wanted_frames(body, fps)
     if num_frames is None:
         return card.num_frames
     if not card.min_frames <= num_frames <= card.max_frames:
         allowed = f"{card.id} allows {card.min_frames} to {card.max_frames} frames"
         if body.num_frames is not None:
-            raise _refuse("num_frames", num_frames, allowed)
+            raise refuse("num_frames", num_frames, allowed)
         shortest, longest = (f"{frames / fps:g}" for frames in (card.min_frames, card.max_frames))
-        raise _refuse("seconds", body.seconds, f"{allowed}, which at {fps} fps are {shortest} to {longest} seconds")
+        raise refuse("seconds", body.seconds, f"{allowed}, which at {fps} fps are {shortest} to {longest} seconds")
     return num_frames
 
 
@@ -194,20 +146,27 @@ def continuation_frames(body: ExtendVideo, card: ModelCard, fps: int, overlap_fr
 
     :raises InvalidRequestError: for more than the model allows.
     """
-    from_seconds = None if body.seconds is None else max(1, round(_seconds(body.seconds) * fps))
-    if from_seconds is not None and body.num_frames not in (None, from_seconds):
-        raise _refuse(
-            "seconds",
-            body.seconds,
-            f"that is {from_seconds} frames at {fps} fps, but num_frames is {body.num_frames}; send one of the two",
-        )
-    num_frames = body.num_frames or from_seconds or max(1, card.frames_per_row - overlap_frames)
+    num_frames = _wanted_frames(body, fps, at_least=1) or max(1, card.frames_per_row - overlap_frames)
     longest = card.max_frames - overlap_frames
     if num_frames > longest:
         allowed = f"{card.id} adds at most {longest} frames at once, which at {fps} fps are {longest / fps:g} seconds"
         param, value = ("seconds", body.seconds) if body.num_frames is None else ("num_frames", num_frames)
-        raise _refuse(param, value, allowed)
+        raise refuse(param, value, allowed)
     return num_frames
+
+
+def _wanted_frames(body: CreateVideo | ExtendVideo, fps: int, at_least: int = 0) -> int | None:
+    """The number of frames that `num_frames` or `seconds` asks for, None without both."""
+    if body.seconds is None:
+        return body.num_frames
+    from_seconds = max(at_least, round(_seconds(body.seconds) * fps))
+    if body.num_frames not in (None, from_seconds):
+        raise refuse(
+            "seconds",
+            body.seconds,
+            f"that is {from_seconds} frames at {fps} fps, but num_frames is {body.num_frames}; send one of the two",
+        )
+    return from_seconds
 
 
 def _seconds(seconds: str | float) -> float:
@@ -216,17 +175,17 @@ def _seconds(seconds: str | float) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1e6:
-        raise _refuse("seconds", seconds, 'it should be a number above 0, such as "2"')
+        raise refuse("seconds", seconds, 'it should be a number above 0, such as "2"')
     return value
 
 
 def _check_size(body: CreateVideo, card: ModelCard) -> None:
     if body.size not in (None, card.size):
-        raise _refuse("size", body.size, f"{card.id} allows {card.size}")
+        raise refuse("size", body.size, f"{card.id} allows {card.size}")
     if body.width not in (None, card.width):
-        raise _refuse("width", body.width, f"{card.id} allows {card.width}")
+        raise refuse("width", body.width, f"{card.id} allows {card.width}")
     if body.height not in (None, card.height):
-        raise _refuse("height", body.height, f"{card.id} allows {card.height}")
+        raise refuse("height", body.height, f"{card.id} allows {card.height}")
 
 
 def _metadata(body: CreateVideo) -> dict[str, str]:
@@ -244,15 +203,15 @@ def _with_user(body: CreateVideo) -> dict[str, str]:
     if body.user is None:
         return body.metadata
     if body.metadata.get("user", body.user) != body.user:
-        raise _refuse(
-            "user", body.user, f"metadata has another user, {_show(body.metadata['user'])}; send one of the two"
+        raise refuse(
+            "user", body.user, f"metadata has another user, {show(body.metadata['user'])}; send one of the two"
         )
     return body.metadata | {"user": body.user}
 
 
 def _sampler(sampler: str | None, card: ModelCard) -> str:
     if sampler is not None and sampler not in card.samplers:
-        raise _refuse("sampler", sampler, f"{card.id} allows {', '.join(card.samplers)}")
+        raise refuse("sampler", sampler, f"{card.id} allows {', '.join(card.samplers)}")
     return sampler or card.sampler
 
 
@@ -262,9 +221,9 @@ def _adapters(body: CreateVideo, card: ModelCard) -> list[AdapterUse]:
     for given in body.adapters:
         if given.name not in known:
             allowed = f"has the adapters {', '.join(known)}" if known else "has no adapters"
-            raise _refuse("adapters", given.name, f"{card.id} {allowed}")
+            raise refuse("adapters", given.name, f"{card.id} {allowed}")
         if given.name in uses:
-            raise _refuse("adapters", given.name, "it is named twice; send each adapter once")
+            raise refuse("adapters", given.name, "it is named twice; send each adapter once")
         scale = known[given.name].scale if given.scale is None else given.scale
         uses[given.name] = AdapterUse(name=given.name, scale=scale)
     return list(uses.values())
@@ -274,7 +233,7 @@ def _check_speed(body: CreateVideo, card: ModelCard) -> None:
     sampler, steps = _sampler(body.sampler, card), body.num_inference_steps or card.num_inference_steps
     refusal = explain_refusal(card.id, card.speed_plans, body.speed, sampler, steps)
     if refusal is not None:
-        raise _refuse("speed", body.speed, refusal)
+        raise refuse("speed", body.speed, refusal)
 
 
 Number = TypeVar("Number", int, float)
@@ -282,7 +241,7 @@ Number = TypeVar("Number", int, float)
 
 def _at_most(param: str, value: Number, largest: Number, card: ModelCard) -> Number:
     if value > largest:
-        raise _refuse(param, value, f"{card.id} allows at most {largest:g}")
+        raise refuse(param, value, f"{card.id} allows at most {largest:g}")
     return value
 
 
@@ -296,39 +255,3 @@ def _short_enough(param: str, text: str, card: ModelCard) -> str:
 
 def _example(card: ModelCard) -> str:
     return f", for example {card.examples[0]!r}" if card.examples else ""
-
-
-def _refuse(param: str, value: object, allowed: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{param} is {_show(value)}; {allowed}", param)
-
-
-def _explain(error: ValidationError) -> InvalidRequestError:
-    fault: dict[str, Any] = dict(error.errors(include_url=False)[0])
-    param = str(fault["loc"][0])
-    if fault["type"] == "missing":
-        return InvalidRequestError(f"{param} is missing", param, code="missing_parameter")
-    if fault["type"] == "extra_forbidden":
-        return InvalidRequestError(f"{param} has an unknown field {_show(fault['loc'][-1])}; leave it out", param)
-    place = _place(fault["loc"])
-    message = re.sub(r"^(Input|String|Dictionary) should", "it should", str(fault["msg"]))
-    message = message.removesuffix(" after validation, not more")
-    if fault["type"] == "string_too_long":
-        return InvalidRequestError(f"{place} has {len(fault['input'])} characters; {message}", param)
-    return InvalidRequestError(f"{place} is {_show(fault['input'])}; {message}", param)
-
-
-def _place(location: Sequence[int | str]) -> str:
-    """`n`, `metadata['shot']`, or `a key of metadata`."""
-    names = [str(name) for name in location]
-    if names[-1] == "[key]":
-        return f"a key of {names[0]}"
-    # For a field of several types, pydantic appends the type to the location.
-    return f"metadata[{_show(names[1])}]" if names[0] == "metadata" and len(names) > 1 else names[0]
-
-
-def _show(value: object) -> str:
-    return _shorten(repr(value))
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}..."

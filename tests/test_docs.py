@@ -16,7 +16,7 @@ from jobs.settings import ClientSettings, Settings
 from jobs.settings_sources import variables
 from server.app import create_app
 from server.request_body import Fields
-from server.validation import parse
+from server.request_fields import parse
 from server.wire import CreateVideo
 
 ROOT = Path(__file__).parents[1]

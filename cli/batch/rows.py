@@ -11,7 +11,8 @@ from typing import Any
 from jobs.cards import ModelCard
 from jobs.errors import InvalidRequestError
 from server.request_body import Fields
-from server.validation import parse, resolve
+from server.request_fields import parse
+from server.validation import resolve
 from server.wire import CreateOneVideo
 
 

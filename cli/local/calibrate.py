@@ -8,7 +8,8 @@ from jobs.cards import ModelCard
 from jobs.settings import Settings
 from jobs.speed_plans import SpeedPlan, read_speed_plans, write_speed_plans
 from server.request_body import Fields
-from server.validation import parse, resolve
+from server.request_fields import parse
+from server.validation import resolve
 from server.wire import CreateVideo
 from worker.errors import StartupError
 from worker.loading.checkpoint_discovery import find_checkpoints

@@ -28,7 +28,7 @@ from server.references.requests import (
 )
 from server.references.source import UploadedFile
 from server.request_body import Fields
-from server.validation import parse
+from server.request_fields import parse
 from server.wire import CreateVideo, EditVideo, ExtendVideo
 from worker.errors import StartupError
 from worker.loading.checkpoint_discovery import find_checkpoints

@@ -1,4 +1,4 @@
-"""Rate limits: requests per minute of one API key. `server/address_limits.py` limits clients without a key."""
+"""Rate limits: requests per minute of one API key. `server/http/address_limits.py` limits clients without a key."""
 
 import math
 from collections.abc import Mapping

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
@@ -22,6 +23,7 @@ from jobs.videos.record import VideoRecord, VideoRequest, new_records
 from server.auth import Caller, CreatorDep, check_priority, find_visible
 from server.creation.model_choice import choose_model, find_model
 from server.dependencies import Services, ServicesDep
+from server.errors import documented
 from server.prompts.review import review_prompt
 from server.references.frames import read_frames, stored_frames
 from server.references.requests import ReferencedRequest, resolve_create, resolve_edit, resolve_extension
@@ -33,6 +35,14 @@ from server.wire import CreateVideo, EditVideo, ExtendVideo, RemixVideo
 
 logger = logging.getLogger(__name__)
 
+# What every route that creates videos can answer.
+CREATION_ERRORS = documented(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
 _KEY_PATTERN = r"^[!-~]([ -~]*[!-~])?$"
 
 

@@ -1,1 +1,1 @@
-"""HTTP below the application: the connections of clients, the head of a request, and the guard of URLs from clients."""
+"""HTTP below the application: connections, the head of a request, limits by address, the guard of URLs from clients."""

@@ -1,30 +1,21 @@
 """Routes that make a new video from an existing one: edits and extensions."""
 
-from http import HTTPStatus
-
 from fastapi import APIRouter
 
 from server.auth import REFUSALS
-from server.creation.create_videos import CreationDep
+from server.creation.create_videos import CREATION_ERRORS, CreationDep
 from server.dependencies import ServicesDep
-from server.errors import documented
 from server.openapi import links_of_video, request_body
 from server.request_body import FieldsDep
-from server.validation import parse
+from server.request_fields import parse
 from server.wire import EditVideo, ExtendVideo, Video, current_video
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 
-_ERRORS = documented(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.CONFLICT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.SERVICE_UNAVAILABLE,
+
+@router.post(
+    "/edits", responses=links_of_video() | CREATION_ERRORS, openapi_extra=request_body(EditVideo, files=["video"])
 )
-
-
-@router.post("/edits", responses=links_of_video() | _ERRORS, openapi_extra=request_body(EditVideo, files=["video"]))
 def edit_video(creation: CreationDep, fields: FieldsDep, services: ServicesDep) -> Video:
     """Create a video from a noisy copy of another one: `strength` decides how much of it may change."""
     record = creation.edit(parse(EditVideo, fields), fields.files.get("video"))
@@ -32,7 +23,9 @@ def edit_video(creation: CreationDep, fields: FieldsDep, services: ServicesDep) 
 
 
 @router.post(
-    "/extensions", responses=links_of_video() | _ERRORS, openapi_extra=request_body(ExtendVideo, files=["video"])
+    "/extensions",
+    responses=links_of_video() | CREATION_ERRORS,
+    openapi_extra=request_body(ExtendVideo, files=["video"]),
 )
 def extend_video(creation: CreationDep, fields: FieldsDep, services: ServicesDep) -> Video:
     """Create a video that is another one and its continuation, in one file."""

@@ -10,13 +10,13 @@ from starlette.requests import ClientDisconnect
 from jobs.videos.record import VideoRecord
 from server.auth import REFUSALS
 from server.content.file_response import MEDIA_TYPES, RESULTS, file_response
-from server.creation.create_videos import CreationDep
+from server.creation.create_videos import CREATION_ERRORS, CreationDep
 from server.dependencies import ServicesDep
 from server.errors import VIDEO_ID_HEADER, described_headers, documented
 from server.events.waiting import wait_for_end
 from server.openapi import request_body
 from server.request_body import FieldsDep
-from server.validation import parse
+from server.request_fields import parse
 from server.wire import CreateOneVideo, stage_durations
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
@@ -34,16 +34,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
             }
         ),
     },
-    **documented(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.GONE,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT,
-    ),
+    **CREATION_ERRORS,
+    **documented(HTTPStatus.GONE, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GATEWAY_TIMEOUT),
 }
 
 

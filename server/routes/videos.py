@@ -20,13 +20,13 @@ from server.auth import (
     check_visible,
     find_visible,
 )
-from server.creation.create_videos import CreationDep
+from server.creation.create_videos import CREATION_ERRORS, CreationDep
 from server.dependencies import ServicesDep, get_services
 from server.errors import described_headers, documented
 from server.openapi import links_of_video, request_body
 from server.polling.video_read import parse_record, poll_after_ms, read_commands
 from server.request_body import FieldsDep
-from server.validation import parse
+from server.request_fields import parse
 from server.wire import (
     CreateVideo,
     DeletedVideo,
@@ -43,13 +43,6 @@ logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 
-_BODY_ERRORS = documented(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.CONFLICT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
 _POLL_HEADER = "openai-poll-after-ms"
 _POLLED: dict[int | str, dict[str, Any]] = {
     200: {"headers": described_headers({_POLL_HEADER: "Milliseconds to wait before the next poll; absent at the end"})}
@@ -58,7 +51,7 @@ _ID_ERRORS = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @router.post(
-    "", responses=links_of_video() | _BODY_ERRORS, openapi_extra=request_body(CreateVideo, files=["input_reference"])
+    "", responses=links_of_video() | CREATION_ERRORS, openapi_extra=request_body(CreateVideo, files=["input_reference"])
 )
 def create_video(creation: CreationDep, fields: FieldsDep, services: ServicesDep) -> Video | VideoList:
     """Create a video. The answer is immediate; poll the video or follow its events until it is completed or failed.
@@ -124,7 +117,7 @@ def cancel_video(video_id: str, caller: CreatorDep, services: ServicesDep) -> Vi
     return current_video(services.redis, services.store.cancel(video_id))
 
 
-@router.post("/{video_id}/remix", responses=links_of_video() | _BODY_ERRORS, openapi_extra=request_body(RemixVideo))
+@router.post("/{video_id}/remix", responses=links_of_video() | CREATION_ERRORS, openapi_extra=request_body(RemixVideo))
 def remix_video(video_id: str, creation: CreationDep, fields: FieldsDep, services: ServicesDep) -> Video:
     """Create a video from an existing one with a new prompt or seed.
 

@@ -13,6 +13,7 @@ from tests.models.adapters.adapter_folders import make_adapter_folder
 from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import tiny_config
 from tests.worker.conftest import Bench, wait_for
+from worker.dispatch import dispatcher
 from worker.loading.adapter_watch import AdapterWatch
 
 MAX_BYTES = 1 << 20
@@ -60,8 +61,10 @@ def test_a_video_whose_adapter_has_vanished_fails_alone(bench: Bench, root: Path
 
 
 def test_a_running_worker_announces_what_its_folder_holds(
-    bench: Bench, root: Path, redis: Redis, checkpoints: Path
+    bench: Bench, root: Path, redis: Redis, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dispatcher, "BEAT_SECONDS", 0.1)  # it reads its folder with each
+
     def announced() -> list[str]:
         card = find_card(redis, "tiny")
         return [] if card is None else [adapter.name for adapter in card.adapters]

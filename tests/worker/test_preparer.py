@@ -203,6 +203,7 @@ def test_a_video_that_is_being_prepared_is_no_bystander(bench: Bench, gate: Gate
         bystanders = read_bystanders(bench.redis, "w1")
         assert bystanders.is_suspect(bench.context.store.get(slow.id))
         assert not bystanders.is_suspect(bench.context.store.get(behind.id))
+        gate.opened.set()
 
 
 def test_a_hanging_preparation_lets_its_leases_expire(bench: Bench, gate: Gate) -> None:

@@ -81,7 +81,7 @@ def test_the_time_that_finishing_takes_is_published(bench: Bench) -> None:
 
 @pytest.mark.parametrize("end", ["cancel", "delete"])
 def test_a_video_that_is_no_longer_wanted_stops_and_others_go_on(bench: Bench, end: str) -> None:
-    unwanted, other = bench.queue(num_inference_steps=LONG), bench.queue(num_inference_steps=300)
+    unwanted, other = bench.queue(num_inference_steps=LONG), bench.queue(num_inference_steps=60)
     with bench.working():
         wait_for(lambda: running(bench, unwanted, other))
         {"cancel": bench.context.store.cancel, "delete": bench.context.store.delete}[end](unwanted.id)
@@ -143,7 +143,7 @@ def test_a_second_stop_request_hands_back_at_once(bench: Bench) -> None:
 
 def test_videos_in_quarantine_share_passes_with_their_group_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = [None, None, "dead:0", "dead:0", "dead:1"]
-    records = [bench.queue(num_inference_steps=200) for _ in groups]
+    records = [bench.queue(num_inference_steps=40) for _ in groups]
     group_of = dict(zip((record.id for record in records), groups, strict=True))
     for video_id, group in group_of.items():
         if group is not None:
@@ -169,7 +169,7 @@ def test_the_worker_publishes_which_videos_take_part_in_no_pass(bench: Bench) ->
     long = bench.queue(num_inference_steps=LONG)
     with bench.working(max_batch_rows=2):
         wait_for(lambda: running(bench, long))
-        short = bench.queue(num_inference_steps=LONG // 3)
+        short = bench.queue(num_inference_steps=60)
         wait_for(lambda: read_bystanders(bench.redis, "w1").idle == {long.id})
         bench.wait_until(short, "completed")
         wait_for(lambda: read_bystanders(bench.redis, "w1") == Bystanders())
@@ -190,7 +190,7 @@ def test_a_suspended_worker_claims_nothing(bench: Bench, redis: Redis) -> None:
 
 
 def test_rq_s_stop_command_stops_one_job(bench: Bench, redis: Redis) -> None:
-    stopped, other = bench.queue(num_inference_steps=LONG), bench.queue(num_inference_steps=300)
+    stopped, other = bench.queue(num_inference_steps=LONG), bench.queue(num_inference_steps=60)
     with bench.working():
         wait_for(lambda: running(bench, stopped, other))
         send_stop_job_command(redis, stopped.id, serializer=JSONSerializer)
@@ -220,7 +220,7 @@ class Outage:
 
 
 def test_work_goes_on_without_redis_and_is_reported_afterwards(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = bench.queue(num_inference_steps=200)
+    record = bench.queue(num_inference_steps=60)
     with bench.working():
         wait_for(lambda: running(bench, record))
         outage = Outage(monkeypatch)

@@ -25,7 +25,7 @@ from tests.waiting import wait_for
 from worker.errors import StartupError
 
 PATIENCE_SECONDS = 240
-LONG = TINY.model_copy(update={"num_inference_steps": 1000})
+LONG = TINY.model_copy(update={"num_inference_steps": 300})
 
 
 def test_devices_are_grouped_in_their_order() -> None:

@@ -195,7 +195,7 @@ def test_no_memory_for_a_model_unloads_one_that_is_not_in_use(bench: Bench, gate
 
 def test_no_memory_for_a_model_beside_one_in_use_waits_for_it(bench: Bench, gate: Gate) -> None:
     gate.errors = [torch.OutOfMemoryError("no memory")]
-    running = bench.queue(num_inference_steps=300)
+    running = bench.queue(num_inference_steps=60)
     with bench.working():
         wait_for(lambda: step_of(bench, running) > 0)
         video = bench.queue(model="other")
@@ -313,7 +313,7 @@ def test_an_unloaded_model_leaves_memory(bench: Bench, gate: Gate) -> None:
 def test_models_that_do_not_fit_together_take_turns(bench: Bench, root: Path) -> None:
     """Later videos of the model in memory wait behind one that needs room, which then comes next."""
     load_with_limit(bench, root, max_models=1)
-    first = bench.queue(num_inference_steps=300)
+    first = bench.queue(num_inference_steps=60)
     with bench.working():
         wait_for(lambda: step_of(bench, first) > 0)
         second = bench.queue(model="other")

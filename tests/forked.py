@@ -32,7 +32,9 @@ class Forked:
         folder: Path = REPOSITORY,
     ) -> None:
         """Without `stderr`, all output is appended to `stdout`."""
-        outputs = (str(stdout), str(stderr or stdout))
+        outputs = (stdout, stderr or stdout)
+        for path in outputs:
+            path.touch()
         self._process = _CONTEXT.Process(
             target=_run, args=(program, list(map(str, arguments)), dict(env), outputs, folder), daemon=True
         )
@@ -65,11 +67,11 @@ class Forked:
 
 
 def _run(
-    program: Callable[[], None], arguments: list[str], env: dict[str, str], outputs: tuple[str, str], folder: Path
+    program: Callable[[], None], arguments: list[str], env: dict[str, str], outputs: tuple[Path, Path], folder: Path
 ) -> None:
     os.setpgid(0, 0)
     for descriptor, path in zip((1, 2), outputs, strict=True):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, descriptor)
         os.close(file)
     os.environ.clear()

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,11 @@ from redis import Redis
 from redis.exceptions import BusyLoadingError
 
 import cli.processes.embedded_redis
+from cli.main import main
 from cli.processes.embedded_redis import EmbeddedRedis
 from jobs.connection import connect, wait_until_loaded
-from tests.e2e.conftest import command, environment, serving
+from tests.e2e.conftest import environment, serving
+from tests.forked import Forked
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.waiting import wait_for
 
@@ -79,11 +80,8 @@ def hurry(url: str) -> None:
 
 
 @contextmanager
-def running(log: Path, *arguments: str | Path, **env: str) -> Iterator["subprocess.Popen[bytes]"]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command(*arguments), env=environment(log.parent / "data") | env, stdout=output, stderr=output
-        )
+def running(log: Path, *arguments: str | Path, **env: str) -> Iterator[Forked]:
+    process = Forked(main, arguments, environment(log.parent / "data") | env, log)
     try:
         yield process
     finally:

@@ -17,10 +17,12 @@ import pytest
 from redis.connection import parse_url
 from redis.exceptions import RedisError
 
+from cli.main import main
 from jobs.connection import check_certificate, connect, connect_async
 from jobs.errors import RedisCertificateError
 from jobs.settings import Settings
 from tests.e2e.conftest import command, environment
+from tests.forked import Forked
 from tests.server.event_stream import following
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.tls import Authority, ending_tls
@@ -68,9 +70,8 @@ def received() -> Iterator[tuple[str, "Queue[bytes]"]]:
 
 
 @contextmanager
-def running(log: Path, env: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(command(*arguments), env=environment(log.parent) | env, stdout=output, stderr=output)
+def running(log: Path, env: dict[str, str], *arguments: str) -> Iterator[Forked]:
+    process = Forked(main, arguments, environment(log.parent) | env, log)
     try:
         yield process
         process.terminate()

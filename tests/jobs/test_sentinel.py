@@ -14,11 +14,13 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+from cli.main import main
 from cli.processes.embedded_redis import server_binary
 from jobs.connection import connect, connect_async
 from jobs.sentinel import parse_sentinel_url
 from jobs.settings_secrets import passwords_of
-from tests.e2e.conftest import command, environment
+from tests.e2e.conftest import environment
+from tests.forked import Forked
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.waiting import wait_for
 
@@ -133,8 +135,7 @@ def test_server_and_worker_follow_the_primary(pair: Pair, tmp_path: Path) -> Non
     processes = []
     try:
         for name, arguments in (("server", ["--port", "0"]), ("worker", [])):
-            with logs[name].open("wb") as output:
-                processes.append(subprocess.Popen(command(name, *arguments), env=env, stdout=output, stderr=output))
+            processes.append(Forked(main, [name, *arguments], env, logs[name]))
         address = wait_for(lambda: re.search(r"listening on (http://\S+)", logs["server"].read_text()), "the server")
         with httpx.Client(base_url=address[1], timeout=30) as http:
             wait_for(lambda: http.get("/v1/models/tiny").status_code == 200, "the worker", 240)

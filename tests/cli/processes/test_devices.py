@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,13 @@ import pytest
 from redis import Redis
 
 from cli.local.health import UnhealthyError, check_worker
+from cli.main import main
 from cli.processes.devices import parse_devices
 from jobs.cards import announce, workers_alive
 from jobs.settings import Settings
 from jobs.videos.record import VideoRequest, new_records
-from tests.e2e.conftest import command, command_line, descendants, environment
+from tests.e2e.conftest import command_line, descendants, environment
+from tests.forked import Forked
 from tests.jobs.every_role import EveryRole
 from tests.tiny_checkpoint import NUM_FRAMES, PIXELS, make_tiny_checkpoint
 from tests.waiting import wait_for
@@ -55,21 +56,20 @@ def test_an_invalid_list_of_devices_is_refused(text: str) -> None:
 
 
 @pytest.fixture
-def two_workers(tmp_path: Path, redis_url: str) -> Iterator[subprocess.Popen[bytes]]:
+def two_workers(tmp_path: Path, redis_url: str) -> Iterator[Forked]:
     make_tiny_checkpoint(tmp_path / "checkpoints" / "tiny")
     env = environment(tmp_path) | {
         "FRAMEDIT_REDIS_URL": redis_url,
         "FRAMEDIT_CHECKPOINTS": str(tmp_path / "checkpoints"),
     }
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command("worker", "--devices", "cpu*2"), env=env, stdout=log, stderr=log)
+    process = Forked(main, ["worker", "--devices", "cpu*2"], env, tmp_path / "log")
     yield process
     process.kill()
     process.wait()
 
 
 def test_a_killed_worker_loses_its_video_to_another_and_is_restarted(
-    two_workers: subprocess.Popen[bytes], tmp_path: Path, redis: Redis, redis_url: str
+    two_workers: Forked, tmp_path: Path, redis: Redis, redis_url: str
 ) -> None:
     store = EveryRole(redis)
 

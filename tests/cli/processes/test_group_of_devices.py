@@ -3,7 +3,6 @@
 import hashlib
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +11,15 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from cli.main import main
 from cli.processes.devices import group_devices, run_devices
 from cli.processes.supervisor import Supervisor
 from jobs import redis_keys
 from jobs.settings import Settings
 from jobs.videos.record import VideoRecord, new_records
 from tests.cli.processes.test_devices import TINY
-from tests.e2e.conftest import command, command_line, descendants, environment, is_running
+from tests.e2e.conftest import command_line, descendants, environment, is_running
+from tests.forked import Forked
 from tests.jobs.every_role import EveryRole
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.waiting import wait_for
@@ -57,7 +58,7 @@ def test_a_worker_sees_the_gpus_of_its_group_only(monkeypatch: pytest.MonkeyPatc
 
 
 @contextmanager
-def workers(folder: Path, redis_url: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def workers(folder: Path, redis_url: str, *options: str) -> Iterator[Forked]:
     if not (folder / "checkpoints").exists():
         make_tiny_checkpoint(folder / "checkpoints" / "tiny")
     env = environment(folder) | {
@@ -67,8 +68,7 @@ def workers(folder: Path, redis_url: str, *options: str) -> Iterator[subprocess.
         "FRAMEDIT_RESUME_SECONDS": "0.2",
         "OMP_NUM_THREADS": "1",
     }
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command("worker", *options), env=env, stdout=log, stderr=log)
+    process = Forked(main, ["worker", *options], env, folder / "log")
     try:
         yield process
     finally:
@@ -76,11 +76,11 @@ def workers(folder: Path, redis_url: str, *options: str) -> Iterator[subprocess.
         process.wait()
 
 
-def ranks_of(process: subprocess.Popen[bytes]) -> set[int]:
+def ranks_of(process: Forked) -> set[int]:
     return {pid for pid in descendants(process.pid) if "worker.engine.ranks.rank" in command_line(pid)}
 
 
-def leaders_of(process: subprocess.Popen[bytes]) -> set[int]:
+def leaders_of(process: Forked) -> set[int]:
     return {pid for pid in descendants(process.pid) if "cli.main worker" in command_line(pid)}
 
 

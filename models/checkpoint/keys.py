@@ -1,12 +1,36 @@
-"""Check that weights fit a model: missing, unexpected and mis-shaped keys are errors, by name."""
+"""Fill a model with weights that fit it: missing, unexpected and mis-shaped keys are errors, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from models.without_numbers import without_numbers
+
 _SHOWN = 20
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def build_with_weights(
+    build: Callable[[], Module],
+    state: Mapping[str, Tensor],
+    source: str,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+) -> Module:
+    """The model that `build` makes, for evaluation, with the weights `state` from `source`.
+
+    Raises ValueError as `check_shapes` does.
+    """
+    with without_numbers():
+        module = build()
+    check_shapes(source, {key: tensor.shape for key, tensor in state.items()}, module)
+    module.load_state_dict({key: tensor.to(device, dtype) for key, tensor in state.items()}, assign=True)
+    return module.eval()
 
 
 def check_shapes(source: str, shapes: Mapping[str, Sequence[int]], model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.checkpoint.directory import TEXT_ENCODER, TOKENIZER, VAE, WEIGHTS, CheckpointConfig, read_config
-from models.checkpoint.keys import check_shapes
+from models.checkpoint.keys import build_with_weights
 from models.checkpoint.reading import reading
 from models.checkpoint.text_encoder import load_text_encoder
 from models.checkpoint.vae import load_video_decoder
@@ -176,13 +176,10 @@ def load_transformer(folder: Path, config: TransformerConfig, device: torch.devi
     path = folder / WEIGHTS
     if not path.is_file():
         raise ValueError(f"{folder} has no {WEIGHTS}")
-    transformer = empty_transformer(config)
     with reading(path):
         state = load_file(path)
-    check_shapes(str(path), {name: tensor.shape for name, tensor in state.items()}, transformer)
-    narrowed = {name: tensor.to(device, dtype) for name, tensor in state.items()}
-    transformer.load_state_dict(narrowed, assign=True)
-    return transformer.eval().requires_grad_(False)
+    transformer = build_with_weights(lambda: Transformer(config), state, str(path), dtype, device)
+    return transformer.requires_grad_(False)
 
 
 def empty_transformer(config: TransformerConfig) -> Transformer:

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from models.checkpoint.files import check_files
 from models.checkpoint.json_file import read_json
-from models.checkpoint.keys import check_shapes
+from models.checkpoint.keys import build_with_weights
 from models.checkpoint.tokenizer import load_tokenizer, save_tokenizer
 from models.checkpoint.weights import TRANSFORMERS_FILES, read_folder
 from models.t5.config import T5Config
 from models.t5.encoder import T5Encoder
 from models.text import TextEncoder
-from models.without_numbers import without_numbers
 
 # The second name of the token embedding. Encoder and decoder share it.
 _EMBEDDING, _EMBEDDING_ALIAS = "shared.weight", "encoder.embed_tokens.weight"
@@ -76,11 +75,7 @@ def load_encoder(folder: Path, dtype: torch.dtype, *, safetensors_only: bool = F
     config = read_encoder_config(folder)
     check_files(folder)
     state = _encoder_keys(read_folder(folder, TRANSFORMERS_FILES, safetensors_only=safetensors_only))
-    with without_numbers():
-        encoder = T5Encoder(config)
-    check_shapes(str(folder), {key: tensor.shape for key, tensor in state.items()}, encoder)
-    encoder.load_state_dict({key: tensor.to(dtype) for key, tensor in state.items()}, assign=True)
-    return encoder.eval()
+    return build_with_weights(lambda: T5Encoder(config), state, str(folder), dtype)
 
 
 def save_encoder(encoder: T5Encoder, folder: Path) -> None:

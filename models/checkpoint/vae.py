@@ -13,10 +13,9 @@ from models.autoencoder.autoencoder import Autoencoder
 from models.autoencoder.config import CLASS_NAMES, AutoencoderConfig
 from models.checkpoint.files import check_files
 from models.checkpoint.json_file import read_json
-from models.checkpoint.keys import check_shapes
+from models.checkpoint.keys import build_with_weights
 from models.checkpoint.weights import DIFFUSERS_FILES, read_folder
 from models.vae import VideoDecoder
-from models.without_numbers import without_numbers
 
 # The attention of early autoencoders, such as sd-vae-ft-ema: the old name of each layer and the present one.
 _OLD_LAYERS = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -70,11 +69,7 @@ def load_vae(folder: Path, dtype: torch.dtype, *, safetensors_only: bool = False
     check_files(folder)
     state = read_folder(folder, DIFFUSERS_FILES, safetensors_only=safetensors_only)
     state = {_present_key(key): tensor for key, tensor in state.items()}
-    with without_numbers():
-        vae = Autoencoder(config)
-    check_shapes(str(folder), {key: tensor.shape for key, tensor in state.items()}, vae)
-    vae.load_state_dict({key: tensor.to(dtype) for key, tensor in state.items()}, assign=True)
-    return vae.eval()
+    return build_with_weights(lambda: Autoencoder(config), state, str(folder), dtype)
 
 
 def save_vae(vae: Autoencoder, folder: Path) -> None:

@@ -8,8 +8,8 @@ from jobs.videos.events import EVENT_OF, VideoEvent
 from jobs.videos.record import VideoRecord
 from jobs.videos.store import VideoStore
 from server.events.event_hub import DELETED
+from server.objects.video import VideoProgress, VideoRemoved, current_video
 from server.polling.forecast_cache import ForecastCache
-from server.wire import VideoProgress, VideoRemoved, current_video
 
 
 class EventFrames:

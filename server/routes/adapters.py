@@ -9,7 +9,7 @@ from jobs.cards import known_models
 from server.auth import REFUSALS, authenticate
 from server.dependencies import ServicesDep
 from server.errors import documented
-from server.wire import Adapter, AdapterList
+from server.objects.adapter import Adapter, AdapterList
 
 router = APIRouter(prefix="/v1/adapters", tags=["models"], dependencies=[Depends(authenticate)], responses=REFUSALS)
 

@@ -5,10 +5,11 @@ from fastapi import APIRouter
 from server.auth import REFUSALS
 from server.creation.create_videos import CREATION_ERRORS, CreationDep
 from server.dependencies import ServicesDep
+from server.objects.video import Video, current_video
 from server.openapi import links_of_video, request_body
 from server.request_body import FieldsDep
 from server.request_fields import parse
-from server.wire import EditVideo, ExtendVideo, Video, current_video
+from server.wire import EditVideo, ExtendVideo
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 

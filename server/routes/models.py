@@ -12,7 +12,7 @@ from jobs.model_commands import pin_model, read_commands, send_command
 from server.auth import REFUSALS, AdminDep, authenticate
 from server.dependencies import Services, ServicesDep
 from server.errors import documented
-from server.wire import Model, ModelList, to_model
+from server.objects.model import Model, ModelList, to_model
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[Depends(authenticate)], responses=REFUSALS)
 

@@ -14,10 +14,11 @@ from server.creation.create_videos import CREATION_ERRORS, CreationDep
 from server.dependencies import ServicesDep
 from server.errors import VIDEO_ID_HEADER, described_headers, documented
 from server.events.waiting import wait_for_end
+from server.objects.video import stage_durations
 from server.openapi import request_body
 from server.request_body import FieldsDep
 from server.request_fields import parse
-from server.wire import CreateOneVideo, stage_durations
+from server.wire import CreateOneVideo
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
 

@@ -23,21 +23,12 @@ from server.auth import (
 from server.creation.create_videos import CREATION_ERRORS, CreationDep
 from server.dependencies import ServicesDep, get_services
 from server.errors import described_headers, documented
+from server.objects.video import DeletedVideo, Video, VideoList, current_video, current_videos, to_video, to_videos
 from server.openapi import links_of_video, request_body
 from server.polling.video_read import parse_record, poll_after_ms, read_commands
 from server.request_body import FieldsDep
 from server.request_fields import parse
-from server.wire import (
-    CreateVideo,
-    DeletedVideo,
-    RemixVideo,
-    Video,
-    VideoList,
-    current_video,
-    current_videos,
-    to_video,
-    to_videos,
-)
+from server.wire import CreateVideo, RemixVideo
 
 logger = logging.getLogger(__name__)
 

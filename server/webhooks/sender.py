@@ -2,7 +2,8 @@
 
 The API sends them, not the worker: it can reach the outside, and a slow receiver must not hold a device. Several API
 processes share the work. Each webhook is sent in a task of its own; receivers and owners have a limited number of
-webhooks in progress, so that a slow one delays no other.
+webhooks in progress, so that a slow one delays no other. `jobs/videos/webhook_schedule.py` decides when one that was
+not received is sent again.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from jobs.videos.store import VideoStore
 from jobs.videos.webhook_schedule import Due, Webhooks
 from server.dependencies import Services
 from server.http.ssrf_guard import PublicNetwork
-from server.wire import to_videos
+from server.objects.video import to_videos
 
 logger = logging.getLogger(__name__)
 

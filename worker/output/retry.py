@@ -1,4 +1,7 @@
-"""Repeating work after faults that can pass: a full disk, a killed encoder, a device without memory."""
+"""Repeating work within an attempt after faults that can pass: a full disk, a killed encoder, a device without memory.
+
+`worker/dispatch/job_outcome.py` decides whether a failed attempt is followed by another one.
+"""
 
 import errno
 import logging

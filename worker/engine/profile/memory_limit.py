@@ -1,4 +1,7 @@
-"""The number of rows for which the device has memory in one forward pass."""
+"""The number of rows for which the device has memory in one forward pass.
+
+`worker/engine/passes/executor.py` decides what else is done when there is none.
+"""
 
 # Successful passes at the limit before it grows by one row: what had filled the memory may be gone.
 PASSES_TO_GROW = 100

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -58,11 +58,21 @@ class TrainedAdapter(nn.Module):
 
     def to_peft(self) -> dict[str, Tensor]:
         """The tensors by peft's names, in half precision."""
-        tensors = {}
-        for module, down, up in zip(self.targets, self.downs, self.ups, strict=True):
-            for side, value in (("A", down), ("B", up)):
-                tensors[f"base_model.model.{module}.lora_{side}.weight"] = value.detach().half().contiguous()
-        return tensors
+        return {name: value.detach().half().contiguous() for name, value in self._by_peft_name().items()}
+
+    @torch.no_grad()
+    def start_from(self, folder: Path) -> None:
+        """Go on from the numbers of an adapter folder."""
+        tensors = load_file(folder / "adapter_model.safetensors")
+        for name, value in self._by_peft_name().items():
+            value.copy_(tensors[name])
+
+    def _by_peft_name(self) -> dict[str, Tensor]:
+        return {
+            f"base_model.model.{module}.lora_{side}.weight": value
+            for module, down, up in zip(self.targets, self.downs, self.ups, strict=True)
+            for side, value in (("A", down), ("B", up))
+        }
 
 
 def _trained_targets(config: TransformerConfig) -> dict[str, Target]:
@@ -171,10 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--start-from", type=Path, default=None, help="an adapter folder to begin with")
     options = parser.parse_args(arguments)
     checkpoint = load_checkpoint(options.checkpoint)
     torch.manual_seed(0)
     trained = TrainedAdapter(checkpoint.config, options.rank)
+    if options.start_from is not None:
+        trained.start_from(options.start_from)
     latents, texts = encode_videos(checkpoint, options.videos, seed=0)
     settings = LoopSettings(
         options.work,

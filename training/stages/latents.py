@@ -17,10 +17,16 @@ from tqdm import tqdm
 from models.autoencoder.autoencoder import Autoencoder
 from models.checkpoint.vae import load_vae
 from training.loop import autocast, pick_device
-from training.world.renderer import render
-from training.world.scenes import ATTRIBUTES, DIRECTIONS, MOTIONS, Scene, Split, draw_scenes
+from training.world.renderer import render_at
+from training.world.scenes import ATTRIBUTES, DIRECTIONS, MOTIONS, Scene, Scenes, Split, draw_scenes
 
 _SEED_STRIDE = 1_000_003
+# Some videos begin later in their motion, and show how it ends: extensions and the windows of long videos do.
+LATE_SHARE, LATE, LATEST = 0.35, 0.65, 2.0
+# Of those that begin later, so many begin near the end or after it.
+LATEST_SHARE = 0.15
+# Spinning has no end.
+SPINNING_SHARE, LATEST_SPINNING = 0.5, 4.0
 
 
 @dataclass(frozen=True)
@@ -75,12 +81,23 @@ def encode_scenes(
     latents, rows = [], []
     for start in tqdm(range(0, num_videos, batch), desc="encoding", unit="batch"):
         drawn = draw_scenes(min(batch, num_videos - start), seed * _SEED_STRIDE + start, split, motions)
-        frames = render(drawn.to(vae.device), num_frames).flatten(0, 1)
+        times = draw_starts(drawn, seed * _SEED_STRIDE + start)[:, None] + torch.linspace(0, 1, num_frames)
+        frames = render_at(drawn.to(vae.device), times.to(vae.device)).flatten(0, 1)
         with autocast(vae.device):
             encoded = vae.encode(frames).mean
         latents.append((encoded * vae.config.scaling_factor).half().view(-1, num_frames, *encoded.shape[1:]))
         rows.append(drawn.attributes)
     return LatentDataset(torch.cat(latents), torch.cat(rows).to(vae.device))
+
+
+def draw_starts(scenes: Scenes, seed: int) -> Tensor:
+    """The time of the first frame of each scene, (B,)."""
+    generator = torch.Generator().manual_seed(seed)
+    choice, place = torch.rand(2, len(scenes), generator=generator)
+    late = torch.where(choice < LATE_SHARE * LATEST_SHARE, LATE + place * (LATEST - LATE), place * LATE)
+    starts = torch.where(choice < LATE_SHARE, late, 0)
+    spinning = scenes.attributes[:, ATTRIBUTES.index("motion")] == MOTIONS.index("spinning")
+    return torch.where(spinning, torch.where(choice < SPINNING_SHARE, place * LATEST_SPINNING, 0), starts)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,9 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--directions-only", action="store_true", help="only scenes that move, as demo-class needs")
+    parser.add_argument(
+        "--more", nargs="*", default=[], choices=MOTIONS, help="motions of which there are twice as many videos"
+    )
     options = parser.parse_args(arguments)
     vae = load_vae(options.vae, torch.float32).to(pick_device(options.device))
-    motions = DIRECTIONS if options.directions_only else MOTIONS
+    motions = (*(DIRECTIONS if options.directions_only else MOTIONS), *options.more)
     dataset = encode_scenes(vae, options.videos, options.seed, motions=motions, batch=options.batch)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     dataset.save(options.out)

@@ -1,7 +1,7 @@
 """The demo world's renderer: soft-edged shapes by signed distance, a batch of videos at a time, on any device.
 
 Shape legend: B scenes, T frames, S pixels a side. Lengths are in half frames (the frame spans -1 .. 1, y downwards),
-times run from 0 (first frame) to 1 (last frame).
+times run from 0 (first frame) to 1 (last frame). Later, a motion goes on until the edge or its last size is reached.
 """
 
 import math
@@ -52,7 +52,7 @@ def render(scenes: Scenes, num_frames: int = 16, size: int = 64) -> Tensor:
 
 
 def render_at(scenes: Scenes, times: Tensor, size: int = 64) -> Tensor:
-    """Frames (B, T, 3, S, S), float32 in [-1, 1], at the given times (B, T) in [0, 1]."""
+    """Frames (B, T, 3, S, S), float32 in [-1, 1], at the given times (B, T)."""
     track = track_of(scenes, times)
     inside = coverage(scenes.attributes[:, 1, None].expand_as(times), track, size).unsqueeze(2)
     colors, backgrounds = _palette(COLORS, scenes.attributes[:, 0]), _palette(BACKGROUNDS, scenes.attributes[:, 3])
@@ -62,13 +62,13 @@ def render_at(scenes: Scenes, times: Tensor, size: int = 64) -> Tensor:
 
 
 def track_of(scenes: Scenes, times: Tensor) -> Track:
-    """The motion of every scene at `times` (B, T); the whole shape stays inside the frame at every time."""
+    """The motion of every scene at `times` (B, T) from 0 on; the whole shape stays inside the frame at every time."""
     motions, sizes = scenes.attributes[:, 2], scenes.attributes[:, 4]
     place = scenes.jitters[:, 0:2] * 2 - 1
     speed, tilt, size = scenes.jitters[:, 2:5].unbind(dim=1)
     radius = torch.tensor(SIZE_RADII, device=times.device)[sizes] * (0.94 + 0.12 * size)
     growth = _is(motions, "growing") - _is(motions, "shrinking")
-    scale = 1 + growth[:, None] * (LARGEST_SCALE - 1) * (2 * times - 1)
+    scale = 1 + growth[:, None] * (LARGEST_SCALE - 1) * (2 * times.clamp(max=1) - 1)
     extent = radius * MAX_REACH * torch.where(growth != 0, LARGEST_SCALE, 1.0)
 
     heading = _headings(motions)
@@ -76,6 +76,8 @@ def track_of(scenes: Scenes, times: Tensor) -> Track:
     travel = heading * (MIN_TRAVEL + speed * (longest - MIN_TRAVEL))[:, None]
     room = (1 - MARGIN - extent[:, None] - travel.abs() / 2).clamp(0, MAX_OFFSET)
     center = (place * room)[:, None] + travel[:, None] * (times - 0.5)[..., None]
+    edge = (1 - MARGIN - extent)[:, None, None]
+    center = center.clamp(-edge, edge)
 
     # A quarter to half a turn: under half of a star's 72 degrees of symmetry from one frame to the next.
     spin = _is(motions, "spinning") * math.pi * (0.5 + 0.5 * speed)

@@ -34,5 +34,8 @@ def test_training_changes_the_adapter_alone_and_writes_a_folder(tmp_path: Path) 
     write_folder(tmp_path / "made", trained, rank=2)
     assert read_adapter(tmp_path / "made", checkpoint.config, 1 << 20).rank == 2
     assert any(up.abs().max() > 0 for up in trained.ups)
+    again = TrainedAdapter(checkpoint.config, rank=2)
+    again.start_from(tmp_path / "made")
+    assert all(torch.equal(again.to_peft()[name], tensor) for name, tensor in trained.to_peft().items())
     after = checkpoint.transformer.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from models.autoencoder.autoencoder import Autoencoder
-from training.stages.latents import LatentDataset, encode_scenes
+from training.stages.latents import _SEED_STRIDE, LATE, LATE_SHARE, LATEST, LatentDataset, draw_starts, encode_scenes
 from training.stages.vae import new_vae
-from training.world.scenes import DIRECTIONS, draw_scenes
+from training.world.renderer import render_at
+from training.world.scenes import DIRECTIONS, MOTIONS, draw_scenes
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,30 @@ def test_saved_data_loads(vae: Autoencoder, tmp_path: Path) -> None:
     assert torch.equal(loaded.latents, dataset.latents)
     assert torch.equal(loaded.scenes, dataset.scenes)
     assert [file.name for file in tmp_path.iterdir()] == ["latents.safetensors"]
+
+
+def test_a_third_of_the_videos_begins_later_in_the_motion() -> None:
+    scenes = draw_scenes(2000, seed=1, motions=[name for name in MOTIONS if name != "spinning"])
+    starts = draw_starts(scenes, seed=1)
+    assert torch.equal(starts, draw_starts(scenes, seed=1))
+    assert not torch.equal(starts, draw_starts(scenes, seed=2))
+    assert (starts > 0).float().mean().item() == pytest.approx(LATE_SHARE, abs=0.04)
+    assert 0 <= starts.min() < LATE < starts.max() < LATEST
+
+
+def test_half_of_the_spinning_shapes_begin_turned() -> None:
+    starts = draw_starts(draw_scenes(1000, seed=1, motions=["spinning"]), seed=1)
+    assert (starts > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert starts.max() > 3.5
+
+
+def test_videos_begin_at_their_start(vae: Autoencoder) -> None:
+    seed = next(
+        seed for seed in range(100) if draw_starts(draw_scenes(1, seed * _SEED_STRIDE), seed * _SEED_STRIDE) > 0
+    )
+    scenes = draw_scenes(1, seed * _SEED_STRIDE)
+    times = draw_starts(scenes, seed * _SEED_STRIDE)[:, None] + torch.tensor([0.0, 1.0])
+    latents = encode_scenes(vae, 1, seed, num_frames=2).latents
+    with torch.no_grad():
+        expected = vae.encode(render_at(scenes, times).flatten(0, 1)).mean * vae.config.scaling_factor
+    assert torch.equal(latents[0], expected.half())

@@ -54,6 +54,23 @@ def test_growth_is_plain_to_see(motion: str, grows: bool) -> None:
     assert max(radius[-1] / radius[0], radius[0] / radius[-1]) > 2
 
 
+def test_later_a_shape_rests_at_the_edge_or_at_its_last_size_and_goes_on_spinning() -> None:
+    scenes = draw_scenes(200, seed=5, split=Split.ALL)
+    times = torch.linspace(0, 4, 61).expand(len(scenes), 61)
+    videos, track = render_at(scenes, times[:, ::20]), track_of(scenes, times)
+    border = torch.cat([videos[..., 0, :], videos[..., -1, :], videos[..., 0], videos[..., -1]], dim=-1)
+    assert torch.equal(border, border[..., :1].expand_as(border))
+    moved, grown = track.center.diff(dim=1).abs().sum(dim=2), track.radius.diff(dim=1).abs()
+    motions = scenes.attributes[:, 2]
+    moving = torch.isin(motions, torch.tensor([MOTIONS.index(name) for name in DIRECTIONS]))
+    growing = torch.isin(motions, torch.tensor([MOTIONS.index("growing"), MOTIONS.index("shrinking")]))
+    assert (moved[moving, :15] > 0).all()
+    assert (moved[moving, -15:] == 0).all()
+    assert (grown[growing, :15] > 0).all()
+    assert (grown[growing, 15:] == 0).all()
+    assert (track.angle[motions == MOTIONS.index("spinning")].diff(dim=1) > 0).all()
+
+
 def test_spinning_turns_by_less_than_half_a_symmetry_from_frame_to_frame() -> None:
     scenes = draw_scenes(100, seed=4, split=Split.ALL, motions=["spinning"])
     angle = torch.rad2deg(track_of(scenes, times_of(scenes)).angle)

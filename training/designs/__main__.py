@@ -30,6 +30,7 @@ from training.loop import pick_device
 
 # Seconds that the end of a call needs: for each generated video, and for the rest.
 SECONDS_PER_VIDEO, SECONDS_PER_MEASURED_VIDEO, SECONDS_AT_THE_END = 0.03, 0.09, 60.0
+REST = "rest.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def can_encode() -> bool:
 def train_designs(options: argparse.Namespace, sizes: Sizes, clock: Clock, device: torch.device) -> Training:
     """Text encoder, VAE, encoded videos and the four trainings, until the end of the call has to begin."""
     work: Path = options.work
-    if not (options.text / "report.json").exists():
-        read = text.run(options.text, device, sizes.text_steps, sizes.text_batch, sizes.text_measured)
+    if not (work / "text" / "report.json").exists():
+        read = text.run(work / "text", device, sizes.text_steps, sizes.text_batch, sizes.text_measured)
         clock.say(f"text encoder: {read}")
     if not (work / "vae" / "report.json").exists():
         report = train_vae(work / "vae", device, sizes.vae_steps, sizes.vae_batch, sizes.vae_frames_measured)
@@ -85,7 +86,7 @@ def train_designs(options: argparse.Namespace, sizes: Sizes, clock: Clock, devic
     videos = encode_videos(vae, sizes.videos, seed=0)
     values = videos.latents[:1024].float()
     clock.say(f"{len(videos):,} videos, latents of mean {values.mean():.3f} and deviation {values.std():.3f}")
-    condition_of = prompt_conditions(videos, options.text, wordings=2)
+    condition_of = prompt_conditions(videos, work / "text", wordings=2)
     clock.say("prompts are encoded")
     end = SECONDS_AT_THE_END + 4 * options.videos * (SECONDS_PER_VIDEO + can_encode() * SECONDS_PER_MEASURED_VIDEO)
     seconds = clock.left() - end if options.train_seconds is None else options.train_seconds
@@ -111,7 +112,7 @@ def finish(options: argparse.Namespace, sizes: Sizes, clock: Clock, device: torc
         folders[trainee.name] = work / "checkpoints" / f"{DESIGNS[trainee.name].model}-{training.step}"
         if not folders[trainee.name].exists():
             weights = trainee.weights()
-            package(DESIGNS[trainee.name], weights, work / "vae" / "vae", options.text, folders[trainee.name])
+            package(DESIGNS[trainee.name], weights, work / "vae" / "vae", work / "text", folders[trainee.name])
     torch.cuda.empty_cache()
     clock.say("weights are written")
     pack(out, work)
@@ -144,14 +145,20 @@ def finish(options: argparse.Namespace, sizes: Sizes, clock: Clock, device: torc
 
 
 def pack(out: Path, work: Path) -> None:
-    """The small files in one archive: logs, VAE, measures."""
+    """All that is needed beside the weights in one archive: text encoder, VAE, logs, measures."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for folder, pattern in (("state", "*.jsonl"), ("vae", "**/*"), ("results", "**/*")):
+        for folder, pattern in (("state", "*.jsonl"), ("text", "**/*"), ("vae", "**/*"), ("results", "**/*")):
             for path in sorted((work / folder).glob(pattern)):
                 if path.is_file() and path.name != "state.pt":
                     archive.add(path, path.relative_to(work))
-    (out / "rest.tar.gz").write_bytes(buffer.getvalue())
+    (out / REST).write_bytes(buffer.getvalue())
+
+
+def unpack(out: Path, work: Path) -> None:
+    """The archive of an earlier `out` into a new `work`: its weights are of use with its text encoder and VAE alone."""
+    with tarfile.open(out / REST) as archive:
+        archive.extractall(work, filter="data")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -160,7 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--last", action="store_true", help="let the learning rate fall, and time the passes")
     parser.add_argument("--out", type=Path, default=Path("build/designs/out"), help="for the small copies")
     parser.add_argument("--work", type=Path, default=Path("build/designs"), help="where the work is kept")
-    parser.add_argument("--text", type=Path, default=Path("build/designs/text"), help="folder of the text encoder")
     parser.add_argument("--start-from", type=Path, default=None, help="an earlier `--out`, where `--work` is gone")
     parser.add_argument("--videos", type=int, default=500, help="how many each design generates at the end")
     parser.add_argument("--train-seconds", type=float, default=None, help="train so long, whatever the minutes are")
@@ -172,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     clock, device = Clock(options.minutes), pick_device(options.device)
     sizes = QUICK if options.quick else RECIPE
+    if options.start_from is not None and not options.work.exists():
+        unpack(options.start_from, options.work)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     training = train_designs(options, sizes, clock, device)

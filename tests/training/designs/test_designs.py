@@ -39,8 +39,8 @@ def small_models() -> Iterator[None]:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of one quick call of the command."""
     folder = tmp_path_factory.mktemp("designs")
-    arguments = ["--work", str(folder), "--out", str(folder / "out"), "--text", str(folder / "text"), "--device", "cpu"]
-    command.main([*arguments, "--quick", "--train-seconds", "0", "--videos", "2", "--workers", "1", "--last"])
+    arguments = ["--work", str(folder), "--out", str(folder / "out"), "--device", "cpu", "--quick"]
+    command.main([*arguments, "--train-seconds", "0", "--videos", "2", "--workers", "1", "--last"])
     return folder
 
 
@@ -103,6 +103,15 @@ def test_all_designs_see_the_same_number_of_samples_and_go_on_from_where_they_st
     third.start_from(tmp_path / "out")
     assert third.step == 1
     assert torch.allclose(third.trainees[0].model.output.weight, first.trainees[0].model.output.weight, atol=1e-4)
+
+
+def test_another_machine_goes_on_with_the_same_text_encoder_and_vae(work: Path, tmp_path: Path) -> None:
+    command.unpack(work / "out", tmp_path / "work")
+    for name in ("text/text_encoder/model.safetensors", "text/tokenizer/tokenizer.json", "text/report.json"):
+        assert (tmp_path / "work" / name).read_bytes() == (work / name).read_bytes()
+    vae = "vae/vae/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "work" / vae).read_bytes() == (work / vae).read_bytes()
+    assert not (tmp_path / "work" / "state" / "state.pt").exists(), "the weights come apart"
 
 
 def test_small_latent_files_keep_the_latents(tmp_path: Path) -> None:

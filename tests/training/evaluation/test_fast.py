@@ -28,7 +28,8 @@ def frames_of(scenes: FastScenes) -> Frames:
 
 
 def test_rendered_truth_is_read_without_errors_from_mp4s(tmp_path: Path) -> None:
-    scenes = draw_fast_scenes(24, seed=77)
+    drawn = draw_fast_scenes(24, seed=77)
+    scenes = FastScenes(drawn.attributes[:12], drawn.paths[:12])
     identities = []
     for scene, frames in zip(scenes.words(), frames_of(scenes), strict=True):
         write_mp4(frames, tmp_path / "scene.mp4", Encoding(8))
@@ -39,7 +40,7 @@ def test_rendered_truth_is_read_without_errors_from_mp4s(tmp_path: Path) -> None
         assert score.speed_spread is None or score.speed_spread < 0.2
         identities.append(score.identity)
     assert False not in identities
-    assert identities.count(True) > 12
+    assert identities.count(True) > 6
 
 
 def test_wrong_words_are_wrong() -> None:
@@ -64,13 +65,16 @@ def test_wrong_words_are_wrong() -> None:
 
 
 def test_a_pattern_that_changes_behind_the_other_object_loses_identity() -> None:
-    scenes = draw_fast_scenes(8, seed=9)
+    scenes = draw_fast_scenes(4, seed=9)
+    num_seen = 0
     changed = scenes.attributes.clone()
     changed[:, 8] = (changed[:, 8] + 1) % 3  # the back object's pattern
     late = frames_of(FastScenes(changed, scenes.paths))
     for scene, first, second in zip(scenes.words(), frames_of(scenes), late, strict=True):
         if score_video(first, scene).identity:
             assert score_video(np.concatenate([first[:16], second[16:]]), scene).identity is False
+            num_seen += 1
+    assert num_seen > 1
 
 
 def test_a_jumping_object_is_on_no_legal_path_and_has_no_constant_speed() -> None:
@@ -102,15 +106,14 @@ def test_a_path_is_found_again_from_some_of_its_frames() -> None:
 
 
 def test_the_distance_is_small_for_the_same_world_and_large_for_other_motion() -> None:
-    def features(seed: int, order: NDArray[np.intp]) -> NDArray[np.float64]:
-        return np.stack([motion_energy(frames[order]) for frames in frames_of(draw_fast_scenes(60, seed))])
+    def features(videos: Frames) -> NDArray[np.float64]:
+        return np.stack([motion_energy(frames) for frames in videos])
 
-    as_it_is = np.arange(32)
-    of_real = features(1, as_it_is)
+    of_real, others = features(frames_of(draw_fast_scenes(40, seed=1))), frames_of(draw_fast_scenes(40, seed=2))
     space = FeatureSpace.of(of_real, num_components=12)
     real = space.project(of_real)
-    same = frechet_distance(space.project(features(2, as_it_is)), real)
-    slower = frechet_distance(space.project(features(2, as_it_is // 2)), real)
+    same = frechet_distance(space.project(features(others)), real)
+    slower = frechet_distance(space.project(features(others[:, np.arange(32) // 2])), real)
     assert frechet_distance(real, real) == pytest.approx(0, abs=1e-3)
     assert slower > 2 * same
 

@@ -31,9 +31,13 @@ STAMP := .venv/up-to-date
 serve: $(STAMP)
 	@exec $(BIN)/framedit serve $(if $(PORT),--port $(PORT))
 
-# One process for each core, with one thread each: more threads than cores slow all of them down.
-test: $(STAMP) $(if $(ARGS),,chromium)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
+# Two processes for each core, as many tests wait for others; with one thread each, as more of them slow all down.
+PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores > 4 ? 8 : 2 * cores )))
+# For all tests, and where ARGS names those of the page.
+CHROMIUM_FOR := $(if $(ARGS),$(filter tests/browser%,$(subst --ignore tests/browser,,$(ARGS))),all)
+
+test: $(STAMP) $(if $(CHROMIUM_FOR),chromium)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile \
 		--no-loadscope-reorder --durations 10 $(ARGS)
 
 chromium: $(STAMP)

@@ -4,7 +4,8 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -39,20 +40,29 @@ def normalised(distribution: str) -> str:
 def imported(folders: Iterable[str]) -> dict[str, set[str]]:
     """The foreign modules that the code in `folders` imports, and the distributions that provide each of them."""
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    providers = packages_distributions()
+    providers = installed()
     files = {path.stem for path in paths} - providers.keys()  # scripts import the files beside them
     own = {*SHIPPED, *DEVELOPMENT, *sys.stdlib_module_names, *files}
     names = {name for path in paths for name in imports(path)} - own - OF_OTHER_ENVIRONMENTS
     return {name: set(map(normalised, providers.get(name, [name]))) for name in names}
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def installed() -> Mapping[str, list[str]]:
+    """The distributions that provide each module."""
+    return packages_distributions()
+
+
+@cache
+def imports(path: Path) -> set[str]:
     """The top-level names of all imports in a file, those in functions included."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module.partition(".")[0]
+            found.add(node.module.partition(".")[0])
+    return found
 
 
 def undeclared(folders: Iterable[str], *groups: Iterable[str]) -> list[str]:

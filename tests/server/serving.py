@@ -1,6 +1,7 @@
 """The API over real sockets: uvicorn in a thread, with the real store behind it."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ def serving(settings: Settings, limits: ConnectionLimits | None = None) -> Itera
     thread.start()
     while not server.started:
         assert thread.is_alive(), "the server did not start"
+        time.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield f"{'https' if settings.tls_cert else 'http'}://127.0.0.1:{port}"

@@ -16,29 +16,34 @@ from models.checkpoint.load import Checkpoint, load_checkpoint
 from models.generate import Generation, denoise
 from training.evaluation.mp4 import read_mp4
 from training.evaluation.tasks import Task, class_tasks, text_tasks
-from training.evaluation.vision import Attributes, read_attributes
+from training.evaluation.vision import Attributes, read_attributes, read_shapes
 from training.loop import pick_device
 from training.world.scenes import DIRECTIONS
 from worker.output.formats.encoding import Encoding
 from worker.output.formats.mp4 import write_mp4
 
-COLUMNS = ("color", "shape", "direction", "other motion", "background", "size")
+COLUMNS = ("color", "shape", "direction", "other motion", "background", "size", "points kept")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One video: which of the task's attributes are right, and how long it took from request to MP4."""
+    """One video: which of the task's attributes are right, and how long it took from request to MP4.
+
+    `points_kept` is whether a shape that is to spin has the same number of points in all frames.
+    """
 
     task: Task
     seen: Attributes | None
     seconds: float
+    points_kept: bool | None = None
 
     def right(self) -> dict[str, bool]:
         """By column of the table. A video in which nothing is to be seen is wrong in everything."""
         matches = self.seen.matches(self.task.scene) if self.seen else {}
         motion = "direction" if self.task.scene.motion in DIRECTIONS else "other motion"
         names = {name: motion if name == "motion" else name for name in self.task.scored}
-        return {column: matches.get(name, False) for name, column in names.items()}
+        right = {column: matches.get(name, False) for name, column in names.items()}
+        return right if self.points_kept is None else right | {"points kept": self.points_kept}
 
 
 def generate(checkpoint: Checkpoint, card: ModelCard, task: Task, seed: int, path: Path) -> None:
@@ -67,7 +72,9 @@ def evaluate(checkpoint: Checkpoint, card: ModelCard, tasks: Sequence[Task], vid
         started = time.perf_counter()
         generate(checkpoint, card, task, seed, path)
         seconds = time.perf_counter() - started
-        results.append(Result(task, read_attributes(read_mp4(path)), seconds))
+        frames = read_mp4(path)
+        points_kept = len(set(read_shapes(frames))) == 1 if task.scene.motion == "spinning" else None
+        results.append(Result(task, read_attributes(frames), seconds, points_kept))
         progress.set_postfix_str(" ".join(f"{name} {share:.0%}" for name, share in shares(results).items()))
     return results
 

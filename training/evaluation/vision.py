@@ -92,6 +92,22 @@ def read_attributes(frames: NDArray[np.uint8]) -> Attributes | None:
     )
 
 
+def read_shapes(frames: NDArray[np.uint8]) -> list[str]:
+    """The shape that fits best in each frame (T, S, S, 3) by itself, in which one is to be made out.
+
+    Shapes differ in the number of their points, so a shape that bends while it spins has several.
+    """
+    pixels = frames.astype(np.float64)
+    seen = _segment(pixels, _border_color(pixels))
+    if seen is None:
+        return []
+    masks = seen[0][seen[0].sum(axis=(1, 2)) >= LEAST_AREA]
+    areas = masks.sum(axis=(1, 2))
+    centers = _centers(masks, areas)
+    fits = [_fits(shape, masks, areas, centers).max(axis=1) for shape in range(len(SHAPES))]
+    return [SHAPES[best] for best in np.argmax(fits, axis=0)]
+
+
 def _border_color(pixels: Array) -> Array:
     border = [pixels[:, :2], pixels[:, -2:], pixels[:, :, :2], pixels[:, :, -2:]]
     median: Array = np.median(np.concatenate([part.reshape(-1, 3) for part in border]), axis=0)

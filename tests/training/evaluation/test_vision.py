@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from training.evaluation.mp4 import read_mp4
-from training.evaluation.vision import read_attributes
+from training.evaluation.vision import read_attributes, read_shapes
 from training.world.renderer import render
 from training.world.scenes import BACKGROUNDS, COLORS, MOTIONS, SHAPES, SIZES, Scene, Scenes, scenes_from_words
 from worker.output.formats.encoding import Encoding
@@ -85,3 +85,21 @@ def test_noise_coarse_or_fine_shows_nothing(pixels: int) -> None:
 def test_other_arrays_are_refused(size: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="square RGB"):
         read_attributes(np.zeros(size, np.uint8))
+
+
+def test_a_spinning_shape_has_the_same_points_in_all_frames(tmp_path: Path) -> None:
+    asked = [Scene("red", shape, "spinning", "black", "small") for shape in SHAPES]
+    for scene, frames in zip(asked, frames_of(scenes_from_words(asked, seed=2)), strict=True):
+        write_mp4(frames, tmp_path / "scene.mp4", Encoding(8))
+        assert read_shapes(read_mp4(tmp_path / "scene.mp4")) == 16 * [scene.shape]
+
+
+def test_a_shape_that_becomes_another_is_seen() -> None:
+    star, square = frames_of(
+        scenes_from_words([Scene("red", shape, "staying still", "black", "large") for shape in ("star", "square")], 0)
+    )
+    assert read_shapes(np.concatenate([star[:3], square[:2]])) == 3 * ["star"] + 2 * ["square"]
+
+
+def test_nothing_has_no_shape() -> None:
+    assert read_shapes(np.zeros((4, 64, 64, 3), np.uint8)) == []

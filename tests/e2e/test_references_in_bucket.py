@@ -11,6 +11,7 @@ from jobs.storage.artifact_store import ArtifactStore
 from tests.bucket import serving_bucket
 from tests.e2e.conftest import Serve, serving
 from tests.e2e.test_continuations import frames_of, make_picture
+from tests.waiting import wait_for
 
 LOCATION = "s3://videos/made"
 
@@ -18,6 +19,8 @@ LOCATION = "s3://videos/made"
 @pytest.fixture
 def served(tmp_path: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     with serving_bucket(monkeypatch), serving(tmp_path / "data", checkpoints, FRAMEDIT_ARTIFACTS=LOCATION) as running:
+        # A new bucket is marked in the background: until then, uploads are answered 503.
+        wait_for(lambda: running.http.get("/readyz").is_success, "the server is not ready")
         yield running
 
 

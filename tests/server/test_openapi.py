@@ -86,14 +86,17 @@ def test_the_server_conforms_to_its_openapi_document(
             f"Authorization: Bearer {token}",
             *options,
         ]
-        run = conform(command, env, tmp_path)
-        assert run.returncode == 0, run.stdout + run.stderr
         headers = {"Authorization": f"Bearer {token}"}
         document = httpx.get(f"{url}/openapi.json").json()
-        counted = httpx.get(f"{url}/metrics", headers=headers).text
+        described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+        for _ in range(3):  # on a busy machine, the seconds of one run may not reach every operation
+            run = conform(command, env, tmp_path)
+            assert run.returncode == 0, run.stdout + run.stderr
+            counted = httpx.get(f"{url}/metrics", headers=headers).text
+            done = set(re.findall(r'http_requests_total\{code="2\d\d",method="(\w+)",route="([^"]+)"\} ', counted))
+            if described <= done:
+                break
     # Without a link that leads on from a video, all that follows from one would go untested.
     assert re.search(r"API Links: +[1-9]\d* covered", run.stdout), run.stdout
     assert "Could not resolve parameter" not in run.stdout, run.stdout
-    done = set(re.findall(r'http_requests_total\{code="2\d\d",method="(\w+)",route="([^"]+)"\} ', counted))
-    described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     assert described - done == set(), "only refused, never done"

@@ -53,7 +53,7 @@ from worker.messages import (
 )
 from worker.metrics import Meter
 from worker.output.previews import Previews
-from worker.preparer import Preparer
+from worker.preparation.preparer import Preparer
 from worker.worker import LoopHelper, Worker
 
 RESULTS = Path(__file__).parent / "results" / "queue.json"

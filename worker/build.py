@@ -51,10 +51,10 @@ from worker.messages import (
 from worker.metrics import Meter
 from worker.output.artifact_upload import upload_artifacts
 from worker.output.finisher import Finisher
+from worker.output.passing_faults import Retry
 from worker.output.previews import Previews
 from worker.output.provenance import DEFAULT_PROVENANCE, Provenance
-from worker.output.retry import Retry
-from worker.preparer import Preparer
+from worker.preparation.preparer import Preparer
 from worker.worker import LoopHelper, Worker
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""One request to one file, without a server; and the translation of a request into a generation."""
+"""One request to one file, without a server; and the translation of a request and its reference for the model."""
 
 import time
 from collections.abc import Callable
@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from jobs.videos.record import Timings, VideoRequest
 from models.adapters.adapter import ScaledAdapter
-from models.generate import Generation, denoise
+from models.generate import Generation, Source, denoise
+from models.sampling.known_frames import KnownFrames
+from models.vae import VideoDecoder
 from worker.errors import NotFiniteError
 from worker.loading.model_cache import LoadedModel
 from worker.output.provenance import DEFAULT_PROVENANCE, Provenance
 from worker.output.video_files import write_video_files
-from worker.reference import encode_reference
 
 
 def make_video(
@@ -103,3 +104,41 @@ def to_generation(
         adapters=adapters,
         plan=request.speed_plan,
     )
+
+
+def encode_reference(
+    request: VideoRequest, frames: NDArray[np.uint8] | None, vae: VideoDecoder
+) -> tuple[KnownFrames | None, Source | None]:
+    """Encode the frames of `request.reference`: as known frames of the video, or as the source of an edit.
+
+    Raises:
+        ValueError: When the frames are missing, or are not fewer than those of the video.
+    """
+    reference = request.reference
+    if reference is None:
+        return None, None
+    if frames is None:
+        raise ValueError(
+            f"the request has a reference of {reference.num_frames} frames: they are needed to generate it"
+        )
+    if reference.use == "extend":
+        frames = frames[len(frames) - reference.overlap_frames :]
+    latents = vae.encode(torch.from_numpy(frames.copy())).cpu()
+    if reference.strength is not None:
+        return None, Source(latents, reference.strength)
+    starts = {"last": [-len(frames)], "all": [0, -1]}.get(reference.use, [0])
+    return _known(latents, starts, request.generated_frames), None
+
+
+def _known(latents: torch.Tensor, starts: list[int], num_frames: int) -> KnownFrames:
+    """Known frames of a video of `num_frames`: the latents (1, t, C, H, W) from each of `starts` on."""
+    count = latents.shape[1]
+    if count * len(starts) >= num_frames:
+        raise ValueError(f"got {count} reference frames: a video of {num_frames} frames takes fewer")
+    known = latents.new_zeros(1, num_frames, *latents.shape[2:])
+    is_known = torch.zeros(1, num_frames, dtype=torch.bool)
+    for start in starts:
+        place = range(num_frames)[start:][:count]
+        known[:, place] = latents
+        is_known[:, place] = True
+    return KnownFrames(known, is_known)

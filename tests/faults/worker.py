@@ -22,7 +22,7 @@ import torch
 
 import jobs.queue.rq_adapter
 import worker.dispatch.dispatcher
-import worker.preparer
+import worker.preparation.preparer
 from cli.logs import configure_logging
 from jobs.settings import Settings
 from jobs.videos.record import VideoRequest
@@ -44,14 +44,14 @@ def inject(flags: Path) -> None:
         return original(batch, *args)
 
     Batch.step = step  # type: ignore[method-assign]
-    to_generation = worker.preparer.to_generation
+    to_generation = worker.preparation.preparer.to_generation
 
     def prepare(request: VideoRequest, *args: Any) -> Generation:
         if request.seed == POISON_TO_PREPARE:
             os.kill(os.getpid(), signal.SIGKILL)
         return to_generation(request, *args)
 
-    worker.preparer.to_generation = prepare
+    worker.preparation.preparer.to_generation = prepare
 
 
 def shift_clock(flag: Path) -> None:

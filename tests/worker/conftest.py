@@ -26,7 +26,7 @@ from worker.loading.model_cache import LoadedModel, ModelCache, load_models
 from worker.messages import CloseFinisher, DispatcherMessage, FinisherMessage, FinishJob, Inbox, JobFailed, JobFinished
 from worker.metrics import Meter
 from worker.output.finisher import Finisher, Upload
-from worker.output.retry import Retry
+from worker.output.passing_faults import Retry
 from worker.worker import Worker
 
 

@@ -9,8 +9,7 @@ from jobs.cards import ModelCard
 from jobs.queue.claim import Claim
 from jobs.queue.deaths import Bystanders
 from jobs.videos.record import VideoRecord
-from worker.dispatch.job_outcome import Outcome, Stopped
-from worker.dispatch.reference_reader import ReferenceReader
+from worker.dispatch.attempt_outcome import Outcome, Stopped
 from worker.messages import (
     AdmitJob,
     EvictJob,
@@ -26,6 +25,7 @@ from worker.messages import (
     PreviewMade,
     SnapshotTaken,
 )
+from worker.preparation.reference_reader import ReferenceReader
 
 
 @dataclass(eq=False)

@@ -18,14 +18,13 @@ from jobs.queue.lease import BEAT_SECONDS, LEASE_SECONDS
 from jobs.queue.rq_adapter import VideoWorker
 from worker.context import WorkerContext
 from worker.dispatch.active_jobs import ActiveJobs
+from worker.dispatch.attempt_outcome import Stopped, conclude
 from worker.dispatch.bystander_publisher import BystanderPublisher
 from worker.dispatch.drain import Drain
 from worker.dispatch.hang_watch import HangWatch
 from worker.dispatch.job_claimer import JobClaimer, end_lease
-from worker.dispatch.job_outcome import Stopped, conclude
 from worker.dispatch.load_publisher import LoadPublisher
 from worker.dispatch.progress_reporter import ProgressReporter
-from worker.dispatch.reference_reader import ReferenceReader
 from worker.dispatch.served_models import ServedModels
 from worker.messages import (
     DispatcherEnded,
@@ -46,6 +45,7 @@ from worker.messages import (
     StopRequested,
     StopRetries,
 )
+from worker.preparation.reference_reader import ReferenceReader
 
 logger = logging.getLogger(__name__)
 

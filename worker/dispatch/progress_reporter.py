@@ -3,7 +3,7 @@
 from jobs.queue.claimed_videos import StepsDone
 from worker.context import WorkerContext
 from worker.dispatch.active_jobs import ActiveJob, ActiveJobs
-from worker.dispatch.job_outcome import Stopped
+from worker.dispatch.attempt_outcome import Stopped
 
 
 class ProgressReporter:

@@ -22,8 +22,8 @@ from worker.messages import (
     JobFinished,
     StopRetries,
 )
+from worker.output.passing_faults import Retry
 from worker.output.provenance import DEFAULT_PROVENANCE, Provenance
-from worker.output.retry import Retry
 from worker.output.scratch_folder import ScratchFolder, remove_abandoned_folders
 from worker.output.video_files import write_video_files
 

@@ -16,10 +16,10 @@ from models.vae import VideoDecoder
 from worker.device import free_cached_memory
 from worker.output.formats.encoding import Encoding
 from worker.output.formats.writers import WRITERS
+from worker.output.passing_faults import Retry
 from worker.output.provenance import DEFAULT_PROVENANCE, Provenance
-from worker.output.retry import Retry
+from worker.output.reference_blend import blend_reference
 from worker.output.thumbnails import write_spritesheet, write_thumbnail
-from worker.reference import blend_reference
 
 # For a user who waits at a terminal.
 _NO_RETRY = Retry(full_disk_seconds=0.0, write_seconds=0.0)

@@ -11,8 +11,8 @@ from jobs.videos.record import VideoRecord
 from tests.worker.conftest import Bench
 from worker.dispatch.active_jobs import ActiveJobs
 from worker.dispatch.job_claimer import JobClaimer
-from worker.dispatch.reference_reader import ReferenceReader
 from worker.messages import AdmitJob, Inbox, JobDenoised, LoopMessage
+from worker.preparation.reference_reader import ReferenceReader
 
 
 class RacingClaims(Claims):

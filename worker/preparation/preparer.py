@@ -25,7 +25,7 @@ from worker.messages import (
     PrepareJob,
     PreparerMessage,
 )
-from worker.output.retry import Retry
+from worker.output.passing_faults import Retry
 
 # The steps share the device, so memory may become free.
 _RETRY = Retry(full_disk_seconds=0.0, write_seconds=0.0, memory_seconds=10.0)

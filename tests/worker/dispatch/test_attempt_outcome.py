@@ -10,7 +10,7 @@ from jobs.queue.rq_adapter import Ending
 from jobs.storage.artifact_store import PICTURES, ArtifactStore, file_name
 from jobs.videos.record import Timings, VideoRecord
 from tests.worker.conftest import Bench
-from worker.dispatch.job_outcome import Stopped, conclude
+from worker.dispatch.attempt_outcome import Stopped, conclude
 from worker.errors import ModelUnavailableError, NoLongerWantedError, NotFiniteError
 from worker.messages import JobFailed, JobFinished
 from worker.output.artifact_upload import upload_artifacts

@@ -4,12 +4,17 @@ The dispatcher must not wait for it, because it renews the leases.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.errors import ArtifactStoreError
 from jobs.storage.artifact_store import ArtifactStore
+from jobs.videos.record import VideoRecord
 from worker.context import log_about
 from worker.messages import AdmitJob, Inbox, JobFailed
-from worker.reference import read_reference
 
 
 class ReferenceReader:
@@ -53,3 +58,21 @@ class ReferenceReader:
             else:
                 self._waiting.append(job)
         return self._is_closing
+
+
+def read_reference(
+    artifacts: ArtifactStore, record: VideoRecord, give_up: Callable[[], bool] = lambda: False
+) -> NDArray[np.uint8] | None:
+    """Return the frames of a video's reference, None when it has none. `give_up` is that of `ArtifactStore.read`.
+
+    Raises:
+        ArtifactStoreError: When they cannot be read, or are damaged.
+    """
+    request = record.request
+    if request.reference is None:
+        return None
+    frames = np.frombuffer(artifacts.read(record.id, "reference", give_up), np.uint8)
+    shape = (request.reference.num_frames, request.height, request.width, 3)
+    if frames.size != np.prod(shape):
+        raise ArtifactStoreError(f"the reference of {record.id} is damaged: it has {frames.size} bytes")
+    return frames.reshape(shape)

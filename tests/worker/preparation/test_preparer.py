@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import worker.preparer
+import worker.preparation.preparer
 from jobs.queue.deaths import read_bystanders
 from jobs.queue.lease import BEAT_SECONDS, LEASE_SECONDS
 from jobs.queue.rq_adapter import leased_jobs
@@ -39,8 +39,8 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate = Gate(worker.preparer.to_generation)
-    monkeypatch.setattr(worker.preparer, "to_generation", gate.to_generation)
+    gate = Gate(worker.preparation.preparer.to_generation)
+    monkeypatch.setattr(worker.preparation.preparer, "to_generation", gate.to_generation)
     yield gate
     gate.opened.set()
 
@@ -117,7 +117,7 @@ def test_a_request_that_waits_behind_another_is_dropped_before_it_is_prepared(
         prepared.append(request.seed)
         return gate.to_generation(request, *arguments)
 
-    monkeypatch.setattr(worker.preparer, "to_generation", note)
+    monkeypatch.setattr(worker.preparation.preparer, "to_generation", note)
     slow, unwanted = bench.queue(seed=SLOW), bench.queue(seed=1)
     with bench.working():
         assert gate.reached.wait(60)
@@ -142,7 +142,7 @@ def test_a_failure_fails_its_video_alone(bench: Bench, gate: Gate) -> None:
 
 
 def test_no_memory_for_a_moment_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = worker.preparer.to_generation
+    original = worker.preparation.preparer.to_generation
     refusals = [MemoryError()]
 
     def refuse_once(*arguments: Any) -> Generation:
@@ -150,7 +150,7 @@ def test_no_memory_for_a_moment_costs_no_attempt(bench: Bench, monkeypatch: pyte
             raise refusals.pop()
         return original(*arguments)
 
-    monkeypatch.setattr(worker.preparer, "to_generation", refuse_once)
+    monkeypatch.setattr(worker.preparation.preparer, "to_generation", refuse_once)
     record = bench.queue()
     bench.run_until_empty()
     after = bench.context.store.get(record.id)

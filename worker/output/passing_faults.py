@@ -1,6 +1,6 @@
 """Repeating work within an attempt after faults that can pass: a full disk, a killed encoder, a device without memory.
 
-`worker/dispatch/job_outcome.py` decides whether a failed attempt is followed by another one.
+`worker/dispatch/attempt_outcome.py` decides whether a failed attempt is followed by another one.
 """
 
 import errno

@@ -13,9 +13,9 @@ from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import PIXELS
 from tests.worker.conftest import Bench, make_request, wait_for
 from worker.engine.engine import Engine
-from worker.generate import make_video
+from worker.generate import encode_reference, make_video
 from worker.loading.model_cache import ModelCache
-from worker.reference import blend_reference, encode_reference
+from worker.output.reference_blend import blend_reference
 
 Frames = NDArray[np.uint8]
 

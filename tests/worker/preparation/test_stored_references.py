@@ -14,9 +14,9 @@ from jobs.storage.artifact_store import ArtifactStore
 from tests.bucket import BucketServer, serving_bucket
 from tests.mp4 import decode_mp4
 from tests.worker.conftest import Bench, wait_for
-from tests.worker.test_reference import make_frames, queue
-from worker.dispatch import reference_reader
+from tests.worker.preparation.test_reference import make_frames, queue
 from worker.generate import make_video
+from worker.preparation import reference_reader
 
 LOCATION = "s3://videos/made"
 

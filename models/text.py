@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from models.caption import clean_caption as clean
 from models.conditioning import Condition
+from models.t5.caption import clean_caption as clean
 from models.t5.encoder import T5Encoder
 from models.t5.tokenizer import TextTokenizer
 from models.without_numbers import without_numbers
@@ -60,7 +60,7 @@ class TextEncoder:
     def encode(self, prompts: list[str], *, clean_caption: bool = False) -> Condition:
         """Encode prompts as text (B, L, E) in the encoder's dtype, with a mask (B, L) that is True at real tokens.
 
-        Prompts are lower-cased and stripped, or cleaned as `models.caption` does, and cut to `max_tokens` tokens.
+        Prompts are lower-cased and stripped, or cleaned as `models.t5.caption` does, and cut to `max_tokens` tokens.
         Shorter prompts are padded to the longest one, not to `max_tokens`: masked tokens cost time and change nothing.
         Raises ValueError for an empty list and for a prompt without tokens.
         """

@@ -7,7 +7,7 @@ from diffusers import LattePipeline
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.caption import clean_caption
+from models.t5.caption import clean_caption
 
 PIPELINE: Any = object.__new__(LattePipeline)  # without __init__: it takes models, and the text functions use none
 

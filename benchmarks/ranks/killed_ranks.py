@@ -1,6 +1,6 @@
 """Videos on a group of GPUs of which a process is killed at random moments: none may be lost.
 
-    python -m benchmarks.killed_ranks [--devices 0,1] [--videos 200] [--kills 3] [--checkpoint demo-class]
+    python -m benchmarks.ranks.killed_ranks [--devices 0,1] [--videos 200] [--kills 3] [--checkpoint demo-class]
 
 A database, and `framedit worker --devices 0,1 --gpus-per-video 2` in deterministic mode, as real processes. Requests
 with equal settings must give equal files, whatever was killed meanwhile. A kill comes when a random number of videos is
@@ -30,8 +30,8 @@ from jobs.connection import connect
 from jobs.queue.enqueue import VideoQueue
 from jobs.videos.record import VideoRequest, new_records
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parents[1] / "results"
 KINDS = 4  # requests that differ in seed and guidance
 _POLL_SECONDS = 0.2
 

@@ -1,6 +1,6 @@
 """Two or more GPUs for one video against one GPU, in one run.
 
-    python -m benchmarks.several_gpus [--gpus 2] [--size XL] [--cases rows frames bits] [--device cuda]
+    python -m benchmarks.ranks.several_gpus [--gpus 2] [--size XL] [--cases rows frames bits] [--device cuda]
 
 FrameDiT-H of a published size with random weights. In each round, in turn, an engine on one GPU and an engine whose
 passes are shared make the latents of the same request. Times are those of a step, medians over the rounds.
@@ -28,7 +28,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 # Rank processes run the same code, wherever it was imported from.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
 
 from benchmarks.models import DESIGNS, NUM_CLASSES, relative_error
 from benchmarks.parts.machine import describe_machine
@@ -49,7 +49,7 @@ from worker.engine.ranks.rank_group import MIN_FRAME_TOKENS, RankGroup
 from worker.engine.scheduler import Scheduler
 from worker.loading.model_cache import LoadedModel, ModelCache
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 SAMPLER = "ddim"
 SHORT, LONG = 16, 128
 CASES = ("rows", "frames", "bits")

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from redis import Redis
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cli.processes.child_process import spawn, stop
 from jobs.connection import connect, wait_until_loaded
@@ -167,11 +168,16 @@ class EmbeddedRedis:
         )
 
     def _wait_until_loaded(self) -> None:
-        try:
-            with connect(self.url) as client:
-                wait_until_loaded(client)
-        except RedisError as error:
-            raise EmbeddedRedisError(f"the embedded Redis server does not load its data: {error}") from error
+        assert self._server is not None
+        while True:
+            try:
+                with connect(self.url) as client:
+                    wait_until_loaded(client)
+                return
+            except RedisError as error:
+                # A server that loads on a busy machine can be late with an answer.
+                if not isinstance(error, RedisTimeoutError) or self._server.poll() is not None:
+                    raise EmbeddedRedisError(f"the embedded Redis server does not load its data: {error}") from error
 
     def _check_identity(self, pid: int) -> None:
         assert self._server is not None

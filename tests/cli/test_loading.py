@@ -102,6 +102,24 @@ def test_a_start_waits_until_the_data_is_loaded(database: EmbeddedRedis, caplog:
         assert client.get("key-999") == str(WRITES - 1).encode()
 
 
+def test_a_start_outlasts_a_server_that_is_late_with_an_answer(
+    database: EmbeddedRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    database.stop()
+    starting = threading.Thread(target=database.start)
+    starting.start()
+    wait_for(lambda: WORDS in caplog.text, "it to wait")
+    pid = database.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    starting.join(5.5)  # longer than the client waits for an answer
+    os.kill(pid, signal.SIGCONT)
+    hurry(database.url)
+    starting.join()
+    assert database.pid == pid, "it was not given up"
+
+
 def test_a_restart_does_not_wait_until_the_data_is_loaded(url: str) -> None:
     """The supervisor must not block: the other processes wait on their own."""
     with connect(url) as client, pytest.raises(BusyLoadingError):

@@ -168,16 +168,15 @@ class EmbeddedRedis:
         )
 
     def _wait_until_loaded(self) -> None:
-        assert self._server is not None
         while True:
             try:
                 with connect(self.url) as client:
                     wait_until_loaded(client)
                 return
+            except RedisTimeoutError:  # a server that loads on a busy machine can be late with an answer
+                self._wait_until_it_answers()
             except RedisError as error:
-                # A server that loads on a busy machine can be late with an answer.
-                if not isinstance(error, RedisTimeoutError) or self._server.poll() is not None:
-                    raise EmbeddedRedisError(f"the embedded Redis server does not load its data: {error}") from error
+                raise EmbeddedRedisError(f"the embedded Redis server does not load its data: {error}") from error
 
     def _check_identity(self, pid: int) -> None:
         assert self._server is not None

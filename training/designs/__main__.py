@@ -6,11 +6,10 @@ its end and everything is measured. Small copies of all that is needed later are
 
 import argparse
 import importlib.util
-import io
 import json
 import os
-import tarfile
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from training.loop import pick_device
 
 # Seconds that the end of a call needs: for each generated video, and for the rest.
 SECONDS_PER_VIDEO, SECONDS_PER_MEASURED_VIDEO, SECONDS_AT_THE_END = 0.03, 0.09, 60.0
-REST = "rest.tar.gz"
+REST = "rest.zip"
 
 
 @dataclass(frozen=True)
@@ -146,19 +145,17 @@ def finish(options: argparse.Namespace, sizes: Sizes, clock: Clock, device: torc
 
 def pack(out: Path, work: Path) -> None:
     """All that is needed beside the weights in one archive: text encoder, VAE, logs, measures."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+    with zipfile.ZipFile(out / REST, "w", zipfile.ZIP_DEFLATED) as archive:
         for folder, pattern in (("state", "*.jsonl"), ("text", "**/*"), ("vae", "**/*"), ("results", "**/*")):
             for path in sorted((work / folder).glob(pattern)):
                 if path.is_file() and path.name != "state.pt":
-                    archive.add(path, path.relative_to(work))
-    (out / REST).write_bytes(buffer.getvalue())
+                    archive.write(path, path.relative_to(work))
 
 
 def unpack(out: Path, work: Path) -> None:
     """The archive of an earlier `out` into a new `work`: its weights are of use with its text encoder and VAE alone."""
-    with tarfile.open(out / REST) as archive:
-        archive.extractall(work, filter="data")
+    with zipfile.ZipFile(out / REST) as archive:
+        archive.extractall(work)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -77,6 +77,8 @@ class TransformerConfig:
         text_width: width of the text encoder's output (text models only).
         matrix, fuse: for the temporal designs that have them.
         attention_mode: of spatial, local and joint attention.
+        clean_known_frames: known frames are given to it without noise, as in its training
+            (`models.sampling.known_frames`).
     """
 
     conditioning: Conditioning
@@ -95,6 +97,7 @@ class TransformerConfig:
     matrix: MatrixAttentionConfig | None = None
     fuse: Fuse | None = None
     attention_mode: AttentionMode = AttentionMode.MATH
+    clean_known_frames: bool = False
 
     def __post_init__(self) -> None:
         needs_matrix = self.layout is Layout.ALTERNATING and self.temporal is not Temporal.LOCAL

@@ -187,11 +187,12 @@ def run_sampler(
     prediction = _Prediction(torch.zeros_like(state[:, LATENT]))
     for step in range(table.num_steps):
         coefficients = gather([table], [step]).to(weight.device)
-        rows = generation.rows(step)
-        prediction = _predict(transformer, generation, state[:, LATENT], coefficients.timesteps, rows, prediction)
+        rows, latents = generation.rows(step), state[:, LATENT]
+        shown = known.show(latents) if known is not None and transformer.config.clean_known_frames else latents
+        prediction = _predict(transformer, generation, shown, coefficients.timesteps, rows, prediction)
         noise = prediction.noise
         if known is not None:
-            noise = known.hold(noise, state[:, LATENT], coefficients.weights)
+            noise = known.hold(noise, latents, coefficients.weights)
         fresh = draw_noise().to(weight.device) if table.draws_noise[step] else torch.zeros_like(noise)
         state = update(state, noise, prediction.variance, fresh, coefficients)
         if on_step is not None:

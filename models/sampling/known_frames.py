@@ -3,6 +3,9 @@
 The transformer predicts all frames. Before the sampler's update, its output for a known frame is replaced by the output
 whose clean prediction is the known latent. Every sampler's table then works unchanged, and a known frame ends as given.
 
+The transformer is given known frames as noisy as all others. One that was trained for it (`clean_known_frames` of its
+config) is given them clean at every step, and so continues them more exactly.
+
 B requests (1 for the frames of one request), T frames, C H W latent.
 """
 
@@ -41,11 +44,15 @@ class KnownFrames:
         if self.is_known.all():
             raise ValueError(f"got {shape[0]} known frames of {shape[0]}: at least one must be left to generate")
 
+    def show(self, latents: Tensor) -> Tensor:
+        """`latents` (B, T, C, H, W) with the known frames clean."""
+        return torch.where(self.is_known[..., None, None, None], self.latents, latents)
+
     def hold(self, output: Tensor, latents: Tensor, weights: Tensor) -> Tensor:
         """Replace the transformer's guided output (B, T, C, H, W) in the known frames.
 
-        `latents` (B, T, C, H, W) are what the transformer was given, and `weights` (B, 4, 6) are the matrices of the
-        step. Their prediction row is linear: clean = a * latent + b * output. So output = (clean - a * latent) / b.
+        `latents` (B, T, C, H, W) are those of the sampler before the step, and `weights` (B, 4, 6) are the matrices of
+        the step. Their prediction row is linear: clean = a * latent + b * output. So output = (clean - a * latent) / b.
 
         A step without rows (`models.sampling.speed_plan`) reads no output: b is 0, and the output stays. Its prediction
         follows from earlier ones, in which these frames are the known ones.

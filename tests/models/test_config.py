@@ -64,7 +64,10 @@ def test_survives_json(conditioning: Conditioning) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colour": 1}, "unknown transformer setting colour; known are attention_mode, conditioning, depth"),
+        (
+            {"colour": 1},
+            "unknown transformer setting colour; known are attention_mode, clean_known_frames",
+        ),
         ({"layout": "diagonal"}, "'diagonal' is not a valid Layout"),
         ({"matrix": {"column_heads": 2}}, "incomplete transformer settings"),
         ({"depth": 3}, "an alternating depth must be even"),

@@ -156,6 +156,19 @@ def test_known_frames_end_as_they_were_given(sampler: str) -> None:
     assert not torch.allclose(held[:, 1], free[:, 1], rtol=1e-2), "the other frames do not see the known ones"
 
 
+@pytest.mark.parametrize("is_clean", [False, True])
+def test_known_frames_are_shown_as_the_model_was_trained_to_see_them(is_clean: bool) -> None:
+    transformer = make_transformer(replace(CLASS, clean_known_frames=is_clean))
+    seen: list[torch.Tensor] = []
+    transformer.register_forward_pre_hook(lambda _module, arguments: seen.append(arguments[0]))
+    clean, is_known = make_clean(3), torch.tensor([True, False, True])
+    held = denoise(transformer, SCHEDULE, make_generation(known=KnownFrames(clean, is_known[None])))
+    rows = torch.cat(seen)  # of 4 guided steps
+    assert (rows[:, is_known] == clean[:, is_known]).flatten(1).all(dim=1).tolist() == [is_clean] * 8
+    assert not (rows[:, 1] == clean[:, 1]).any()
+    torch.testing.assert_close(held[:, is_known], clean[:, is_known], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_strength_decides_how_many_steps_are_done(sampler: str) -> None:
     steps: list[int] = []

@@ -25,7 +25,7 @@ from worker.loading.model_cache import LoadedModel, ModelCache
 DESIGNS: dict[str, dict[str, Any]] = {
     "local": {"temporal": Temporal.LOCAL, "matrix": None, "fuse": None},
     "matrix": {"temporal": Temporal.MATRIX, "fuse": None},
-    "hybrid": {"fuse": Fuse.CONTENT_GATED},
+    "hybrid": {"fuse": Fuse.CONTENT_GATED, "clean_known_frames": True},
     "joint": {"layout": Layout.JOINT, "temporal": Temporal.LOCAL, "matrix": None, "fuse": None},
 }
 

@@ -13,6 +13,7 @@ from models.checkpoint.text_encoder import load_encoder
 from models.checkpoint.tokenizer import load_tokenizer
 from models.conditioning import Condition
 from models.config import Conditioning
+from models.sampling.known_frames import KnownFrames
 from models.sampling.schedule import NoiseSchedule
 from models.transformer import Transformer, count_parameters
 from training.demos import DEMOS
@@ -24,6 +25,18 @@ from training.stages.losses import diffusion_losses, terms_of
 
 WORDINGS = 3
 EMA_DECAY = 0.999
+# For a model that is given known frames clean: share of the videos, and how many frames are known at the start and at
+# the end. An extension knows half of the frames, and an image is the first frame, the last one, or both.
+KNOWN_FRAMES = (
+    (0.65, 0, 0),
+    (0.12, 1, 0),
+    (0.02, 2, 0),
+    (0.02, 4, 0),
+    (0.10, 8, 0),
+    (0.02, 12, 0),
+    (0.035, 0, 1),
+    (0.035, 1, 1),
+)
 
 
 class Float32Linear(nn.Linear):
@@ -80,9 +93,13 @@ def train_diffusion(
         noise = torch.randn_like(clean)
         at = terms.at(timesteps)
         condition = condition_of(indices, torch.rand(batch, device=device) < DROPOUT)
+        latents, is_known = at.signal * clean + at.noise * noise, None
+        if averaged.model.config.clean_known_frames:
+            is_known = draw_known_frames(batch, clean.shape[1], device)
+            latents = KnownFrames(clean, is_known).show(latents)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            output = forward(at.signal * clean + at.noise * noise, timesteps, condition)
-        return diffusion_losses(output, clean, noise, terms, timesteps)
+            output = forward(latents, timesteps, condition)
+        return diffusion_losses(output, clean, noise, terms, timesteps, is_known)
 
     averaged.model.train()
     train(settings, averaged, loss_of_step)
@@ -93,6 +110,14 @@ def draw_timesteps(batch: int, steps: int, device: torch.device) -> Tensor:
     """Timesteps (batch,), evenly spread over a density that rises with the noise: there a scene is decided."""
     quantiles = (torch.arange(batch, device=device) + torch.rand(batch, device=device)) / batch
     return (quantiles.sqrt() * steps).long().clamp(max=steps - 1)
+
+
+def draw_known_frames(batch: int, num_frames: int, device: torch.device) -> Tensor:
+    """Which frames are known, (batch, num_frames) bool."""
+    shares, at_start, at_end = torch.tensor(KNOWN_FRAMES, device=device).unbind(dim=1)
+    rows = torch.multinomial(shares, batch, replacement=True)[:, None]
+    frames = torch.arange(num_frames, device=device)
+    return (frames < at_start[rows]) | (frames >= num_frames - at_end[rows])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -50,9 +50,16 @@ def terms_of(schedule: NoiseSchedule, device: torch.device) -> Terms:
 
 
 def diffusion_losses(
-    output: Tensor, clean: Tensor, noise: Tensor, terms: Terms, timesteps: Tensor
+    output: Tensor,
+    clean: Tensor,
+    noise: Tensor,
+    terms: Terms,
+    timesteps: Tensor,
+    is_known: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The loss of a model's `output` (B, T, 2 C, H, W) on `clean` (B, T, C, H, W) with `noise` added at `timesteps`.
+
+    Frames that `is_known` (B, T) do not count.
 
     `loss` is the squared error of the noise, weighted, plus the variational bound, in bits, through which only the
     variance learns (Nichol and Dhariwal 2021, section 3.1, with the published weight of one thousandth a step).
@@ -63,12 +70,15 @@ def diffusion_losses(
     predicted, variance = output.float().chunk(2, dim=2)
     at = terms.at(timesteps)
     squared = (predicted - noise).square()
-    weighted = (squared * (at.signal**-2).clamp(max=MAX_WEIGHT)).mean()
-    bound = _variational_bound(predicted.detach(), variance, clean, noise, at, timesteps)
-    return {"loss": weighted + bound, "noise": squared.mean(), "velocity": weighted, "bound": bound}
+    bounds = _variational_bounds(predicted.detach(), variance, clean, noise, at, timesteps)
+    counts = torch.ones_like(clean[..., :1, :1, :1]) if is_known is None else (~is_known).float()[..., None, None, None]
+    counts = counts / counts.mean()
+    weighted = (squared * counts * (at.signal**-2).clamp(max=MAX_WEIGHT)).mean()
+    bound = (bounds * counts).mean()
+    return {"loss": weighted + bound, "noise": (squared * counts).mean(), "velocity": weighted, "bound": bound}
 
 
-def _variational_bound(
+def _variational_bounds(
     predicted: Tensor, variance: Tensor, clean: Tensor, noise: Tensor, terms: Terms, timesteps: Tensor
 ) -> Tensor:
     latent = terms.signal * clean + terms.noise * noise
@@ -86,4 +96,4 @@ def _variational_bound(
     )
     likelihood = 0.5 * (math.log(2 * math.pi) + log_variance + (clean - mean).square() * (-log_variance).exp())
     first = (timesteps == 0).view(-1, 1, 1, 1, 1)
-    return torch.where(first, likelihood, divergence).mean() / math.log(2)
+    return torch.where(first, likelihood, divergence) / math.log(2)

@@ -93,7 +93,8 @@ def test_every_setting_of_a_schedule_is_kept(tmp_path: Path) -> None:
 
 def test_a_config_of_the_first_version_is_read(tmp_path: Path) -> None:
     values = CONFIG.to_dict()
-    del values["transformer"]["attention_mode"], values["vae"]["floor_pixels"], values["text"]["mask_feature"]
+    del values["transformer"]["attention_mode"], values["transformer"]["clean_known_frames"]
+    del values["vae"]["floor_pixels"], values["text"]["mask_feature"]
     (tmp_path / "config.json").write_text(json.dumps(values))
     assert read_config(tmp_path) == CONFIG
 

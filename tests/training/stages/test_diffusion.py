@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -6,7 +7,7 @@ from models.conditioning import Condition
 from models.transformer import Transformer
 from tests.models.transformers import make_local_config
 from training.loop import LoopSettings
-from training.stages.diffusion import Averaged, draw_timesteps, train_diffusion
+from training.stages.diffusion import KNOWN_FRAMES, Averaged, draw_known_frames, draw_timesteps, train_diffusion
 from training.stages.initialize import initialize
 from training.stages.latents import LatentDataset
 
@@ -17,6 +18,37 @@ def test_timesteps_are_spread_over_all_the_trained_ones_and_denser_where_it_is_n
     assert timesteps.min() >= 0
     assert timesteps.max() <= 999
     assert abs((timesteps >= 500).float().mean().item() - 0.75) < 0.01
+
+
+def test_known_frames_are_drawn_by_their_shares() -> None:
+    torch.manual_seed(0)
+    is_known = draw_known_frames(20_000, 16, torch.device("cpu"))
+    for share, at_start, at_end in KNOWN_FRAMES:
+        frames = torch.arange(16)
+        wanted = (frames < at_start) | (frames >= 16 - at_end)
+        assert abs((is_known == wanted).all(dim=1).float().mean().item() - share) < 0.01
+
+
+def test_a_model_of_clean_known_frames_is_trained_on_them(tmp_path: Path) -> None:
+    config = replace(make_local_config(), clean_known_frames=True, num_frames=16)
+    shape = (2, config.num_frames, config.latent_channels, config.latent_size, config.latent_size)
+    dataset = LatentDataset(torch.full(shape, 0.5).half(), torch.zeros(2, 1, dtype=torch.int64))
+    model = Transformer(config)
+    seen: list[torch.Tensor] = []
+    initialize(model)
+
+    def forward(latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition) -> torch.Tensor:
+        seen.append(latents)
+        output: torch.Tensor = model(latents, timesteps, condition)
+        return output
+
+    def labels(indices: torch.Tensor, dropped: torch.Tensor) -> Condition:
+        return Condition(labels=torch.zeros_like(indices))
+
+    train_diffusion(Averaged(model), forward, dataset, labels, LoopSettings(tmp_path, 1, 1e-3), batch=400)
+    is_clean = (seen[0] == 0.5).flatten(2).all(dim=2)  # (400, 16)
+    assert abs(is_clean.any(dim=1).float().mean().item() - 0.35) < 0.08
+    assert not is_clean.all(dim=1).any()
 
 
 def test_both_ends_of_the_model_stay_in_float32_under_autocast() -> None:

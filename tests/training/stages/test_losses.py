@@ -21,6 +21,15 @@ def test_the_weighted_error_is_that_of_the_velocity() -> None:
     torch.testing.assert_close(losses["velocity"], torch.tensor(0.01 / alpha_bar), rtol=1e-4, atol=0)
 
 
+def test_known_frames_do_not_count() -> None:
+    clean, noise = torch.randn(2, 1, 2, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    off = torch.tensor([5.0, 0.1])[:, None, None, None]  # by frame
+    output = torch.cat([noise + off, torch.full_like(noise, -1.0)], dim=2)
+    losses = diffusion_losses(output, clean, noise, TERMS, torch.tensor([600]), torch.tensor([[True, False]]))
+    alone = diffusion_losses(output[:, 1:], clean[:, 1:], noise[:, 1:], TERMS, torch.tensor([600]))
+    torch.testing.assert_close(losses, alone)
+
+
 def test_the_weight_is_bounded_where_hardly_any_signal_is_left() -> None:
     torch.testing.assert_close(losses_at(999, error=0.1)["velocity"], torch.tensor(0.01 * MAX_WEIGHT))
 

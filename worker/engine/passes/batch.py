@@ -99,7 +99,14 @@ class Batch:
         run: RunTransformer = transformer
         if shared is not None and rows.adapters is None and shared.divides(self._shape(rows, rows_at_once)):
             run, graphs = shared, None
-        step = Step(run, [request.windows for request in self.requests], rows, rows_at_once, self._dtype)
+        step = Step(
+            run=run,
+            windows=[request.windows for request in self.requests],
+            rows=rows,
+            rows_at_once=rows_at_once,
+            dtype=self._dtype,
+            clean_known_frames=transformer.config.clean_known_frames,
+        )
         state, finite, *difference = (
             graphs.run(step, inputs) if graphs is not None and step.is_one_call else step(inputs)
         )

@@ -56,6 +56,7 @@ class Step:
         windows: Of each request.
         rows_at_once: Maximum rows of one call of the transformer.
         dtype: That of the transformer.
+        clean_known_frames: As in the transformer's config.
     """
 
     run: RunTransformer
@@ -63,6 +64,7 @@ class Step:
     rows: BatchRows
     rows_at_once: int
     dtype: torch.dtype
+    clean_known_frames: bool
 
     @property
     def is_one_call(self) -> bool:
@@ -82,21 +84,27 @@ class Step:
         """
         inputs = StepInputs._make(parts)
         coefficients = _unpack(inputs.coefficients)
-        latents = inputs.state[:, LATENT]
+        latents, known = inputs.state[:, LATENT], None
+        if inputs.known_latents is not None and inputs.is_known is not None:
+            known = KnownFrames(inputs.known_latents, inputs.is_known)
+        shown = known.show(latents) if known is not None and self.clean_known_frames else latents
         noise, variance, difference = torch.zeros_like(latents), None, inputs.difference
         if self.rows.count:
-            noise, variance, difference = self._predict(inputs, coefficients)
-        if inputs.known_latents is not None and inputs.is_known is not None:
-            noise = KnownFrames(inputs.known_latents, inputs.is_known).hold(noise, latents, coefficients.weights)
+            noise, variance, difference = self._predict(inputs, shown, coefficients)
+        if known is not None:
+            noise = known.hold(noise, latents, coefficients.weights)
         state = update(inputs.state, noise, variance, inputs.fresh_noise, coefficients)
         finite = self._are_finite(state[:, LATENT], inputs.request_of_frame)
         return (state, finite) if difference is None else (state, finite, difference)
 
     def _predict(
-        self, inputs: StepInputs, coefficients: StepCoefficients
+        self, inputs: StepInputs, latents: Tensor, coefficients: StepCoefficients
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Guided noise, variance and guidance difference, (F, 1, C, H, W). Zero for requests without a row."""
-        latents = inputs.state[:, LATENT, 0].to(self.dtype)[inputs.frame_of_row]
+        """Guided noise, variance and guidance difference for `latents`, (F, 1, C, H, W) each.
+
+        They are zero for requests without a row.
+        """
+        latents = latents[:, 0].to(self.dtype)[inputs.frame_of_row]
         timesteps = coefficients.timesteps[inputs.frame_of_row[:, 0]]
         condition = Condition(inputs.labels, inputs.text, inputs.text_mask)
         outputs = self._call(latents, timesteps, condition).float()

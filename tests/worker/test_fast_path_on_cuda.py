@@ -157,10 +157,11 @@ def test_graphs_go_with_their_model() -> None:
         assert models.unload_one(keep=[])
 
     make_video()
-    before = used()
-    for _ in range(3):
+    before, count, segment = used(), 6, 2 * 2**20
+    for _ in range(count):
         make_video()
-    assert used() <= before
+    # A pool that stays takes a segment or more of each video. Buffers of libraries may come once.
+    assert used() < before + count * segment
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from tests.e2e.conftest import serving as serving_all
 from tests.server.conftest import finish, http, settings
 from tests.server.serving import serving as serving_page
 from tests.tiny_checkpoint import make_tiny_checkpoint
+from tests.waiting import wait_for
 from worker.output.formats.encoding import Encoding
 from worker.output.formats.mp4 import write_mp4
 
@@ -65,6 +66,11 @@ class Tab:
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("request", self._on_request)
         self.page.goto(url)
+
+    def wait_until(self, expression: str) -> None:
+        """Wait until the expression is true. Playwright's own `wait_for_function` evaluates it a second time from
+        within the page, which the page's Content-Security-Policy forbids."""
+        wait_for(lambda: self.page.evaluate(expression), expression, WAIT_SECONDS)
 
     def _on_console(self, message: object) -> None:
         if getattr(message, "type", "") in ("error", "warning"):

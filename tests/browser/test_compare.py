@@ -47,13 +47,13 @@ def test_videos_of_one_prompt_and_seed_play_in_step(tab: Tab, http: httpx.Client
 
     slider = dialog.get_by_role("slider", name="Position")
     expect(slider).to_be_enabled()
-    page.wait_for_function("Number(document.getElementById('compare-time').max) > 1.9")
+    tab.wait_until("Number(document.getElementById('compare-time').max) > 1.9")
     slider.fill("1")
-    page.wait_for_function("[...document.querySelectorAll('#compare video')].every(film => film.currentTime === 1)")
+    tab.wait_until("[...document.querySelectorAll('#compare video')].every(film => film.currentTime === 1)")
     slider.press("ArrowRight")
-    page.wait_for_function("[...document.querySelectorAll('#compare video')].every(film => film.currentTime > 1.05)")
+    tab.wait_until("[...document.querySelectorAll('#compare video')].every(film => film.currentTime > 1.05)")
     dialog.get_by_role("button", name="Play").press("Enter")
-    page.wait_for_function("[...document.querySelectorAll('#compare video')].every(film => !film.paused)")
+    tab.wait_until("[...document.querySelectorAll('#compare video')].every(film => !film.paused)")
     dialog.get_by_role("button", name="Pause").press("Enter")
     times = films.evaluate_all("films => films.map(film => [film.currentTime, film.paused])")
     assert len({seconds for seconds, _ in times}) == 1

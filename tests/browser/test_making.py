@@ -51,7 +51,7 @@ def test_a_prompt_becomes_a_video_that_plays_after_a_reload(tab: Tab) -> None:
 
     tile = tab.page.locator(".tile")
     expect(tile).to_contain_text("a yellow circle growing")
-    tab.page.wait_for_function("() => { const bar = document.querySelector('.meter'); return bar.value > 0 }")
+    tab.wait_until("document.querySelector('.meter')?.value > 0")
     expect(tile.locator("img.preview")).to_have_attribute("src", re.compile("^data:image/webp"))
     expect(tile).to_have_attribute("data-status", "completed")
     expect_to_play(tile)

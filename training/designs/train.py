@@ -22,7 +22,7 @@ from models.sampling.schedule import NoiseSchedule
 from models.transformer import Transformer, count_parameters
 from training.designs.designs import DESIGNS
 from training.designs.videos import FastVideos
-from training.loop import autocast, save_atomically
+from training.loop import attention, autocast, save_atomically
 from training.stages.conditions import DROPOUT, ConditionOf
 from training.stages.diffusion import Float32Linear, draw_timesteps
 from training.stages.initialize import initialize
@@ -113,7 +113,7 @@ class Training:
             rate = self._learning_rate(progress)
             entries = {}
             for trainee in self.trainees:
-                with autocast(self.device):
+                with autocast(self.device), attention(trainee.model.config, self.device):
                     output = trainee.model(noisy, timesteps, condition)
                 losses = diffusion_losses(output, clean, noise, terms, timesteps)
                 trainee.step(losses, rate, settings.max_gradient_norm)

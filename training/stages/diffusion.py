@@ -17,7 +17,7 @@ from models.sampling.known_frames import KnownFrames
 from models.sampling.schedule import NoiseSchedule
 from models.transformer import Transformer, count_parameters
 from training.demos import DEMOS
-from training.loop import LoopSettings, pick_device, train
+from training.loop import LoopSettings, attention, pick_device, train
 from training.stages.conditions import DROPOUT, ConditionOf, class_conditions, make_prompt_pool, text_conditions
 from training.stages.initialize import initialize
 from training.stages.latents import LatentDataset
@@ -95,9 +95,9 @@ def train_diffusion(
         condition = condition_of(indices, torch.rand(batch, device=device) < DROPOUT)
         latents, is_known = at.signal * clean + at.noise * noise, None
         if averaged.model.config.clean_known_frames:
-            is_known = draw_known_frames(batch, clean.shape[1], device)
+            is_known = draw_known_frames(dataset.is_late[indices], clean.shape[1])
             latents = KnownFrames(clean, is_known).show(latents)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16), attention(averaged.model.config, device):
             output = forward(latents, timesteps, condition)
         return diffusion_losses(output, clean, noise, terms, timesteps, is_known)
 
@@ -112,11 +112,17 @@ def draw_timesteps(batch: int, steps: int, device: torch.device) -> Tensor:
     return (quantiles.sqrt() * steps).long().clamp(max=steps - 1)
 
 
-def draw_known_frames(batch: int, num_frames: int, device: torch.device) -> Tensor:
-    """Which frames are known, (batch, num_frames) bool."""
-    shares, at_start, at_end = torch.tensor(KNOWN_FRAMES, device=device).unbind(dim=1)
-    rows = torch.multinomial(shares, batch, replacement=True)[:, None]
-    frames = torch.arange(num_frames, device=device)
+def draw_known_frames(is_late: Tensor, num_frames: int) -> Tensor:
+    """Which frames are known, (B, num_frames) bool, for each video whether it `is_late` (B,).
+
+    A late video always has known frames. It shows a shape at rest, and alone it would teach that prompts for a motion
+    may do so.
+    """
+    shares, at_start, at_end = torch.tensor(KNOWN_FRAMES, device=is_late.device).unbind(dim=1)
+    shares = shares.repeat(len(is_late), 1)
+    shares[:, 0] *= ~is_late
+    rows = torch.multinomial(shares, 1)
+    frames = torch.arange(num_frames, device=is_late.device)
     return (frames < at_start[rows]) | (frames >= num_frames - at_end[rows])
 
 

@@ -31,10 +31,12 @@ SPINNING_SHARE, LATEST_SPINNING = 0.5, 4.0
 
 @dataclass(frozen=True)
 class LatentDataset:
-    """`latents` (N, T, C, h, h) float16, scaled as the diffusion model sees them; `scenes` (N, A) int64."""
+    """`latents` (N, T, C, h, h) float16, scaled as the diffusion model sees them; `scenes` (N, A) int64; `is_late` (N,)
+    bool, whether the video begins near the end of its motion or after it."""
 
     latents: Tensor
     scenes: Tensor
+    is_late: Tensor
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -46,20 +48,19 @@ class LatentDataset:
         """Only the videos whose scene has one of the motions."""
         wanted = torch.tensor([MOTIONS.index(motion) for motion in motions], device=self.scenes.device)
         kept = torch.isin(self.scenes[:, ATTRIBUTES.index("motion")], wanted)
-        return LatentDataset(self.latents[kept], self.scenes[kept])
+        return LatentDataset(self.latents[kept], self.scenes[kept], self.is_late[kept])
 
     def to(self, device: torch.device | str) -> "LatentDataset":
-        return LatentDataset(self.latents.to(device), self.scenes.to(device))
+        return LatentDataset(self.latents.to(device), self.scenes.to(device), self.is_late.to(device))
 
     def save(self, path: Path) -> None:
         temporary = path.with_suffix(".part")
-        save_file({"latents": self.latents.cpu().contiguous(), "scenes": self.scenes.cpu().contiguous()}, temporary)
+        save_file({name: tensor.cpu().contiguous() for name, tensor in vars(self).items()}, temporary)
         temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "LatentDataset":
-        tensors = load_file(path)
-        return cls(tensors["latents"], tensors["scenes"])
+        return cls(**load_file(path))
 
 
 @torch.no_grad()
@@ -78,16 +79,18 @@ def encode_scenes(
     The same seed and batch give the same scenes on every device. Latents are the posterior's mean times the VAE's
     `scaling_factor`.
     """
-    latents, rows = [], []
+    latents, rows, late = [], [], []
     for start in tqdm(range(0, num_videos, batch), desc="encoding", unit="batch"):
         drawn = draw_scenes(min(batch, num_videos - start), seed * _SEED_STRIDE + start, split, motions)
-        times = draw_starts(drawn, seed * _SEED_STRIDE + start)[:, None] + torch.linspace(0, 1, num_frames)
+        starts = draw_starts(drawn, seed * _SEED_STRIDE + start)
+        times = starts[:, None] + torch.linspace(0, 1, num_frames)
         frames = render_at(drawn.to(vae.device), times.to(vae.device)).flatten(0, 1)
         with autocast(vae.device):
             encoded = vae.encode(frames).mean
         latents.append((encoded * vae.config.scaling_factor).half().view(-1, num_frames, *encoded.shape[1:]))
         rows.append(drawn.attributes)
-    return LatentDataset(torch.cat(latents), torch.cat(rows).to(vae.device))
+        late.append((starts >= LATE) & ~_spins(drawn))
+    return LatentDataset(torch.cat(latents), torch.cat(rows).to(vae.device), torch.cat(late).to(vae.device))
 
 
 def draw_starts(scenes: Scenes, seed: int) -> Tensor:
@@ -96,8 +99,11 @@ def draw_starts(scenes: Scenes, seed: int) -> Tensor:
     choice, place = torch.rand(2, len(scenes), generator=generator)
     late = torch.where(choice < LATE_SHARE * LATEST_SHARE, LATE + place * (LATEST - LATE), place * LATE)
     starts = torch.where(choice < LATE_SHARE, late, 0)
-    spinning = scenes.attributes[:, ATTRIBUTES.index("motion")] == MOTIONS.index("spinning")
-    return torch.where(spinning, torch.where(choice < SPINNING_SHARE, place * LATEST_SPINNING, 0), starts)
+    return torch.where(_spins(scenes), torch.where(choice < SPINNING_SHARE, place * LATEST_SPINNING, 0), starts)
+
+
+def _spins(scenes: Scenes) -> Tensor:
+    return scenes.attributes[:, ATTRIBUTES.index("motion")] == MOTIONS.index("spinning")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

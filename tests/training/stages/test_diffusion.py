@@ -22,17 +22,24 @@ def test_timesteps_are_spread_over_all_the_trained_ones_and_denser_where_it_is_n
 
 def test_known_frames_are_drawn_by_their_shares() -> None:
     torch.manual_seed(0)
-    is_known = draw_known_frames(20_000, 16, torch.device("cpu"))
+    is_known = draw_known_frames(torch.zeros(20_000, dtype=torch.bool), 16)
     for share, at_start, at_end in KNOWN_FRAMES:
         frames = torch.arange(16)
         wanted = (frames < at_start) | (frames >= 16 - at_end)
         assert abs((is_known == wanted).all(dim=1).float().mean().item() - share) < 0.01
 
 
+def test_late_videos_always_have_known_frames() -> None:
+    is_late = torch.arange(1000) % 2 == 0
+    has_known = draw_known_frames(is_late, 16).any(dim=1)
+    assert has_known[is_late].all()
+    assert not has_known[~is_late].all()
+
+
 def test_a_model_of_clean_known_frames_is_trained_on_them(tmp_path: Path) -> None:
     config = replace(make_local_config(), clean_known_frames=True, num_frames=16)
     shape = (2, config.num_frames, config.latent_channels, config.latent_size, config.latent_size)
-    dataset = LatentDataset(torch.full(shape, 0.5).half(), torch.zeros(2, 1, dtype=torch.int64))
+    dataset = LatentDataset(torch.full(shape, 0.5).half(), torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2).bool())
     model = Transformer(config)
     seen: list[torch.Tensor] = []
     initialize(model)
@@ -72,7 +79,7 @@ def test_a_few_steps_of_training_lower_the_loss_and_go_on_where_they_stopped(tmp
     torch.manual_seed(0)
     config = make_local_config()
     shape = (8, config.num_frames, config.latent_channels, config.latent_size, config.latent_size)
-    dataset = LatentDataset(torch.ones(shape).half(), torch.zeros(8, 1, dtype=torch.int64))
+    dataset = LatentDataset(torch.ones(shape).half(), torch.zeros(8, 1, dtype=torch.int64), torch.zeros(8).bool())
 
     def labels(indices: torch.Tensor, dropped: torch.Tensor) -> Condition:
         return Condition(labels=torch.where(dropped, config.num_classes or 0, torch.zeros_like(indices)))

@@ -41,6 +41,7 @@ def test_saved_data_loads(vae: Autoencoder, tmp_path: Path) -> None:
     loaded = LatentDataset.load(tmp_path / "latents.safetensors")
     assert torch.equal(loaded.latents, dataset.latents)
     assert torch.equal(loaded.scenes, dataset.scenes)
+    assert torch.equal(loaded.is_late, dataset.is_late)
     assert [file.name for file in tmp_path.iterdir()] == ["latents.safetensors"]
 
 
@@ -57,6 +58,14 @@ def test_half_of_the_spinning_shapes_begin_turned() -> None:
     starts = draw_starts(draw_scenes(1000, seed=1, motions=["spinning"]), seed=1)
     assert (starts > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
     assert starts.max() > 3.5
+
+
+def test_videos_that_begin_when_the_motion_is_nearly_over_are_late(vae: Autoencoder) -> None:
+    starts = draw_starts(draw_scenes(100, 0, motions=DIRECTIONS), 0)
+    moving = encode_scenes(vae, 100, seed=0, num_frames=1, batch=100, motions=DIRECTIONS)
+    assert torch.equal(moving.is_late, starts >= LATE)
+    assert moving.is_late.any()
+    assert not encode_scenes(vae, 100, seed=0, num_frames=1, batch=100, motions=["spinning"]).is_late.any()
 
 
 def test_videos_begin_at_their_start(vae: Autoencoder) -> None:

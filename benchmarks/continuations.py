@@ -33,7 +33,7 @@ from models.sampling.windows import Windows
 from training.evaluation.mp4 import read_mp4
 from training.evaluation.vision import Attributes, read_attributes
 from training.world.prompts import canonical
-from training.world.renderer import render
+from training.world.renderer import MARGIN, render
 from training.world.scenes import COLORS, DIRECTIONS, Scene, draw_scenes
 from worker.generate import make_video
 from worker.library import Pipeline, load
@@ -43,8 +43,8 @@ Frames = NDArray[np.uint8]
 RESULTS = Path("benchmarks/results")
 FILES = {"cpu": "continuations.json", "cuda": "continuations-cuda.json"}
 LONG_EVERY = 4
-# Share of the source's speed that counts as going on, and frames of room that a moving shape needs to go on.
-LEAST_SPEED = 0.3
+# Share of the source's speed that counts as going on, and the least frames of room in which that can be seen.
+LEAST_SPEED, LEAST_ROOM = 0.3, 2
 OVERLAP = 8
 ADDED = 8
 
@@ -107,9 +107,12 @@ class Rounds:
         what = f"{name} {canonical(scene)}: {_short(before)} -> {_short(after)}"
         self.tally.add("extension: colour kept", after is not None and after.color == before.color, what)
         self.tally.add("extension: shape kept", after is not None and after.shape == before.shape, what)
-        if before.motion in DIRECTIONS and _has_room(source, before):
-            goes_on = after is not None and _speed(after, before, ADDED) >= LEAST_SPEED * _speed(before, before, 15)
-            self.tally.add("extension: direction goes on", goes_on, what)
+        room = _frames_of_room(source, before) if before.motion in DIRECTIONS else 0
+        if room >= LEAST_ROOM:
+            part = read_attributes(video[len(source) - 1 : len(source) + room])
+            speed, least = _speed(part, before, room) if part else 0.0, LEAST_SPEED * _speed(before, before, 15)
+            numbers = f"{what}, {speed:.3f} against {least:.3f} in {room} frames"
+            self.tally.add("extension: direction goes on while there is room", speed >= least, numbers)
         seam = [len(source) - OVERLAP, len(source)]
         self._judge_seams("extension: seam at most 1.5 x the median", video, seam, 1.5, None, what)
 
@@ -199,20 +202,20 @@ def _speed(seen: Attributes, direction: Attributes, num_changes: int) -> float:
     return float(axis @ np.array(seen.displacement)) / num_changes
 
 
-def _has_room(source: Frames, seen: Attributes) -> bool:
-    """Whether the shape, at its speed, stays within the frame for the frames that are added."""
+def _frames_of_room(source: Frames, seen: Attributes) -> int:
+    """How many of the frames that are added the shape, at its speed, needs to the margin where shapes of the demo world
+    come to rest."""
     last = np.abs(source[-1].astype(float) - np.median(source[-1, :2].reshape(-1, 3), axis=0)).sum(axis=-1) > 60
     rows, columns = np.nonzero(last)
     if not len(rows):
-        return False
-    size = source.shape[1]
-    horizontal, vertical = (shift / 15 * ADDED * size for shift in seen.displacement)
-    return bool(
-        columns.min() + horizontal >= 0
-        and columns.max() + horizontal < size
-        and rows.min() + vertical >= 0
-        and rows.max() + vertical < size
-    )
+        return 0
+    size, margin = source.shape[1], MARGIN * source.shape[1] / 2
+    horizontal, vertical = (shift / 15 * size for shift in seen.displacement)
+    rooms = [
+        ((columns.min() if horizontal < 0 else size - 1 - columns.max()) - margin) / max(abs(horizontal), 1e-3),
+        ((rows.min() if vertical < 0 else size - 1 - rows.max()) - margin) / max(abs(vertical), 1e-3),
+    ]
+    return int(max(0.0, min(*rooms, ADDED)))
 
 
 def _psnr(frame: Frames, reference: Frames) -> float:

@@ -1,6 +1,6 @@
 """The two demo models: what is trained, and how it is presented."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.config import Conditioning, Fuse, Layout, MatrixAttentionConfig, Temporal, TransformerConfig
 from training.stages.text_encoder import WIDTH as TEXT_WIDTH
@@ -47,7 +47,7 @@ DEMOS = {
     "text": Demo(
         name="demo-text",
         description="A coloured shape that moves, spins, grows, shrinks or stays. A small FrameDiT-H.",
-        config=_config(Conditioning.TEXT, depth=6, width=256, heads=8),
+        config=replace(_config(Conditioning.TEXT, depth=6, width=256, heads=8), clean_known_frames=True),
         motions=MOTIONS,
         sampler="dpmpp_2m",
         num_inference_steps=20,

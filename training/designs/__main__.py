@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--start-from", type=Path, default=None, help="an earlier `--out`, where `--work` is gone")
     parser.add_argument("--videos", type=int, default=500, help="how many each design generates at the end")
     parser.add_argument("--train-seconds", type=float, default=None, help="train so long, whatever the minutes are")
-    parser.add_argument("--learning-rate", type=float, default=7e-4)
+    parser.add_argument("--learning-rate", type=float, default=TrainingSettings.learning_rate)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that measure videos")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--eager", action="store_true", help="do not compile the models on a GPU")

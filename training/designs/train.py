@@ -40,7 +40,7 @@ class TrainingSettings:
     seconds: float
     last: bool
     batch: int = 192
-    learning_rate: float = 7e-4
+    learning_rate: float = 2e-3
     warmup_steps: int = 200
     max_gradient_norm: float = 1.0
     log_every: int = 20

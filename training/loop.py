@@ -4,18 +4,13 @@ from which an interrupted stage goes on. Batches are drawn from the step's numbe
 import json
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
-
-from models.config import Layout, TransformerConfig
-
-MAX_TOKENS_UNFUSED = 64
 
 LossOfStep = Callable[[int], dict[str, Tensor]]
 
@@ -90,20 +85,6 @@ def pick_device(name: str) -> torch.device:
 def autocast(device: torch.device) -> AbstractContextManager[None]:
     """bfloat16 where the hardware is made for it; float32 on the CPU."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
-
-
-def attention(config: TransformerConfig, device: torch.device) -> AbstractContextManager[object]:
-    """The computation of attention for a model of `config`.
-
-    A GPU's fused kernels are made for long sequences: of a step of demo-text, whose sequences have 16 tokens, they took
-    more than half. There, matrix products and a softmax train a third more steps a second.
-    """
-    tokens, frames = config.tokens_per_frame, config.num_frames
-    longest = tokens * frames if config.layout is Layout.JOINT else max(tokens, frames)
-    if device.type != "cuda" or longest > MAX_TOKENS_UNFUSED:
-        return nullcontext()
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    return sdpa_kernel(SDPBackend.MATH)
 
 
 def _resume(settings: LoopSettings, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:

@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.config import Layout, TransformerConfig
-from tests.models.transformers import make_local_config
-from training.loop import LoopSettings, attention, learning_rate_at, train
+from training.loop import LoopSettings, learning_rate_at, train
 
 SETTINGS = LoopSettings(Path(), steps=12, learning_rate=0.05, warmup_steps=2, save_every=4, log_every=3)
 
@@ -59,21 +57,6 @@ def test_the_log_holds_every_loss_and_falls(tmp_path: Path) -> None:
     assert [entry["step"] for entry in log] == list(range(3, 61, 3))
     assert set(log[0]) == {"step", "learning_rate", "loss", "bias"}
     assert log[-1]["loss"] < 0.5 * log[0]["loss"]
-
-
-@pytest.mark.parametrize(
-    ("config", "device", "is_plain"),
-    [
-        (make_local_config(), "cuda", True),
-        (make_local_config(), "cpu", False),
-        (make_local_config(layout=Layout.JOINT, num_frames=32), "cuda", False),
-    ],
-)
-def test_attention_over_few_tokens_is_plain_on_a_gpu(config: TransformerConfig, device: str, is_plain: bool) -> None:
-    with attention(config, torch.device(device)):
-        assert torch.backends.cuda.flash_sdp_enabled() is not is_plain
-        assert torch.backends.cuda.math_sdp_enabled()
-    assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_the_learning_rate_rises_then_falls() -> None:

@@ -22,9 +22,9 @@ from models.sampling.schedule import NoiseSchedule
 from models.transformer import Transformer, count_parameters
 from training.designs.designs import DESIGNS
 from training.designs.videos import FastVideos
-from training.loop import attention, autocast, save_atomically
+from training.loop import autocast, save_atomically
 from training.stages.conditions import DROPOUT, ConditionOf
-from training.stages.diffusion import Float32Linear, draw_timesteps
+from training.stages.diffusion import Float32Linear, attention, draw_timesteps
 from training.stages.initialize import initialize
 from training.stages.losses import diffusion_losses, terms_of
 

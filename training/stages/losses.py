@@ -50,12 +50,7 @@ def terms_of(schedule: NoiseSchedule, device: torch.device) -> Terms:
 
 
 def diffusion_losses(
-    output: Tensor,
-    clean: Tensor,
-    noise: Tensor,
-    terms: Terms,
-    timesteps: Tensor,
-    is_known: Tensor | None = None,
+    output: Tensor, clean: Tensor, noise: Tensor, terms: Terms, timesteps: Tensor, is_known: Tensor | None = None
 ) -> dict[str, Tensor]:
     """The loss of a model's `output` (B, T, 2 C, H, W) on `clean` (B, T, C, H, W) with `noise` added at `timesteps`.
 
@@ -71,11 +66,16 @@ def diffusion_losses(
     at = terms.at(timesteps)
     squared = (predicted - noise).square()
     bounds = _variational_bounds(predicted.detach(), variance, clean, noise, at, timesteps)
-    counts = torch.ones_like(clean[..., :1, :1, :1]) if is_known is None else (~is_known).float()[..., None, None, None]
-    counts = counts / counts.mean()
-    weighted = (squared * counts * (at.signal**-2).clamp(max=MAX_WEIGHT)).mean()
-    bound = (bounds * counts).mean()
-    return {"loss": weighted + bound, "noise": (squared * counts).mean(), "velocity": weighted, "bound": bound}
+    weighted = _mean(squared * (at.signal**-2).clamp(max=MAX_WEIGHT), is_known)
+    bound = _mean(bounds, is_known)
+    return {"loss": weighted + bound, "noise": _mean(squared, is_known), "velocity": weighted, "bound": bound}
+
+
+def _mean(values: Tensor, is_known: Tensor | None) -> Tensor:
+    if is_known is None:
+        return values.mean()
+    counts = (~is_known).float()[..., None, None, None]
+    return (values * counts).mean() / counts.mean()
 
 
 def _variational_bounds(

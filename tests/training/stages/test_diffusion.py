@@ -1,13 +1,22 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from models.conditioning import Condition
+from models.config import Layout, TransformerConfig
 from models.transformer import Transformer
 from tests.models.transformers import make_local_config
 from training.loop import LoopSettings
-from training.stages.diffusion import KNOWN_FRAMES, Averaged, draw_known_frames, draw_timesteps, train_diffusion
+from training.stages.diffusion import (
+    KNOWN_FRAMES,
+    Averaged,
+    attention,
+    draw_known_frames,
+    draw_timesteps,
+    train_diffusion,
+)
 from training.stages.initialize import initialize
 from training.stages.latents import LatentDataset
 
@@ -56,6 +65,21 @@ def test_a_model_of_clean_known_frames_is_trained_on_them(tmp_path: Path) -> Non
     is_clean = (seen[0] == 0.5).flatten(2).all(dim=2)  # (400, 16)
     assert abs(is_clean.any(dim=1).float().mean().item() - 0.35) < 0.08
     assert not is_clean.all(dim=1).any()
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "is_plain"),
+    [
+        (make_local_config(), "cuda", True),
+        (make_local_config(), "cpu", False),
+        (make_local_config(layout=Layout.JOINT, num_frames=32), "cuda", False),
+    ],
+)
+def test_attention_over_few_tokens_is_plain_on_a_gpu(config: TransformerConfig, device: str, is_plain: bool) -> None:
+    with attention(config, torch.device(device)):
+        assert torch.backends.cuda.flash_sdp_enabled() is not is_plain
+        assert torch.backends.cuda.math_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_both_ends_of_the_model_stay_in_float32_under_autocast() -> None:

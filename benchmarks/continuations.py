@@ -203,8 +203,8 @@ def _speed(seen: Attributes, direction: Attributes, num_changes: int) -> float:
 
 
 def _frames_of_room(source: Frames, seen: Attributes) -> int:
-    """How many of the frames that are added the shape, at its speed, needs to the margin where shapes of the demo world
-    come to rest."""
+    """How many of the frames that are added the shape can go on at its speed, up to the margin at which shapes of the
+    demo world come to rest."""
     last = np.abs(source[-1].astype(float) - np.median(source[-1, :2].reshape(-1, 3), axis=0)).sum(axis=-1) > 60
     rows, columns = np.nonzero(last)
     if not len(rows):
@@ -212,8 +212,8 @@ def _frames_of_room(source: Frames, seen: Attributes) -> int:
     size, margin = source.shape[1], MARGIN * source.shape[1] / 2
     horizontal, vertical = (shift / 15 * size for shift in seen.displacement)
     rooms = [
-        ((columns.min() if horizontal < 0 else size - 1 - columns.max()) - margin) / max(abs(horizontal), 1e-3),
-        ((rows.min() if vertical < 0 else size - 1 - rows.max()) - margin) / max(abs(vertical), 1e-3),
+        ((places.min() if shift < 0 else size - 1 - places.max()) - margin) / max(abs(shift), 1e-3)
+        for places, shift in ((columns, horizontal), (rows, vertical))
     ]
     return int(max(0.0, min(*rooms, ADDED)))
 

@@ -87,9 +87,9 @@ class Step:
         latents, known = inputs.state[:, LATENT], None
         if inputs.known_latents is not None and inputs.is_known is not None:
             known = KnownFrames(inputs.known_latents, inputs.is_known)
-        shown = known.show(latents) if known is not None and self.clean_known_frames else latents
         noise, variance, difference = torch.zeros_like(latents), None, inputs.difference
         if self.rows.count:
+            shown = known.show(latents) if known is not None and self.clean_known_frames else latents
             noise, variance, difference = self._predict(inputs, shown, coefficients)
         if known is not None:
             noise = known.hold(noise, latents, coefficients.weights)

@@ -22,6 +22,8 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start `command` in its own process group; the kernel sends `death_signal` to it when this process dies.
 
+    The kernel also sends it when the thread that makes this call ends, so make it from the main one.
+
     In its own group the child does not receive the Ctrl-C of a terminal: the parent decides when it stops. The death
     signal exists on Linux only; elsewhere a killed parent leaves its children running.
     """

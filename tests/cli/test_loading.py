@@ -4,8 +4,9 @@ import logging
 import os
 import shutil
 import signal
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,15 +90,25 @@ def running(log: Path, *arguments: str | Path, **env: str) -> Iterator[Forked]:
         process.wait()
 
 
+@contextmanager
+def meanwhile(action: Callable[[], None]) -> Iterator[None]:
+    """Run `action` in a thread beside the block. The server must be started by the main thread: it ends with it."""
+    with ThreadPoolExecutor(1) as executor:
+        done = executor.submit(action)
+        yield
+        done.result()
+
+
 def test_a_start_waits_until_the_data_is_loaded(database: EmbeddedRedis, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+
+    def hurry_when_it_waits() -> None:
+        wait_for(lambda: WORDS in caplog.text, "it to wait")
+        hurry(database.url)
+
     database.stop()
-    starting = threading.Thread(target=database.start)
-    starting.start()
-    wait_for(lambda: WORDS in caplog.text, "it to wait")
-    assert starting.is_alive()
-    hurry(database.url)
-    starting.join()
+    with meanwhile(hurry_when_it_waits):
+        database.start()
     with Redis.from_url(database.url) as client:
         assert client.get("key-999") == str(WRITES - 1).encode()
 
@@ -106,18 +117,22 @@ def test_a_start_outlasts_a_server_that_is_late_with_an_answer(
     database: EmbeddedRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
+
+    def stop_for_a_while() -> None:
+        wait_for(lambda: WORDS in caplog.text, "it to wait")
+        pid = database.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(5.5)  # longer than the client waits for an answer
+        os.kill(pid, signal.SIGCONT)
+        hurry(database.url)
+        stopped.append(pid)
+
+    stopped: list[int] = []
     database.stop()
-    starting = threading.Thread(target=database.start)
-    starting.start()
-    wait_for(lambda: WORDS in caplog.text, "it to wait")
-    pid = database.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    starting.join(5.5)  # longer than the client waits for an answer
-    os.kill(pid, signal.SIGCONT)
-    hurry(database.url)
-    starting.join()
-    assert database.pid == pid, "it was not given up"
+    with meanwhile(stop_for_a_while):
+        database.start()
+    assert stopped == [database.pid], "it was not given up"
 
 
 def test_a_restart_does_not_wait_until_the_data_is_loaded(url: str) -> None:
@@ -142,12 +157,12 @@ def test_a_worker_waits_for_a_loading_database(url: str, checkpoints: Path, tmp_
 
 def test_serve_waits_for_a_loading_database(url: str, checkpoints: Path, tmp_path: Path) -> None:
     log = tmp_path / "data.log"
-    hurrying = threading.Thread(
-        target=lambda: (wait_for(lambda: log.exists() and WORDS in log.read_text(), "it to wait"), hurry(url))
-    )
-    hurrying.start()
-    with serving(tmp_path / "data", checkpoints, REDIS_URL=url) as served:
-        hurrying.join()
+
+    def hurry_when_it_waits() -> None:
+        wait_for(lambda: log.exists() and WORDS in log.read_text(), "it to wait")
+        hurry(url)
+
+    with meanwhile(hurry_when_it_waits), serving(tmp_path / "data", checkpoints, REDIS_URL=url) as served:
         done = served.wait_until(served.post()["id"], "completed", "failed")
         assert done["status"] == "completed", done
 

@@ -74,8 +74,8 @@ def test_a_new_folder_is_served(bench: Bench, root: Path) -> None:
     assert bench.context.store.get(waiting.id).status == "queued"
     add(root, "later")
     bench.wait_until(waiting, "completed")
-    assert workers_alive(bench.redis, "later") == {"w1"}
-    assert state(bench.redis, "later") == "loaded"
+    wait_for(lambda: workers_alive(bench.redis, "later") == {"w1"})
+    wait_for(lambda: state(bench.redis, "later") == "loaded")
 
 
 @pytest.mark.usefixtures("running")

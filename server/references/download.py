@@ -1,6 +1,7 @@
 """Download the file of an `image_url`, from addresses that the network allows, without redirects."""
 
 import asyncio
+import functools
 import ssl
 import threading
 
@@ -15,6 +16,8 @@ MAX_DOWNLOADS = 8
 _SLOTS = threading.BoundedSemaphore(MAX_DOWNLOADS)
 _RETRY_AFTER_SECONDS = 2
 _HTTP_OK = 200
+# Reading the certificates of all CAs takes 50 ms.
+_ssl_context = functools.cache(ssl.create_default_context)
 
 
 def download(
@@ -46,7 +49,7 @@ def download(
 
 async def _get(param: str, url: str, network: httpcore.AsyncNetworkBackend, max_bytes: int) -> bytes:
     # Redirects are not followed: the pool sends one request and returns its response.
-    pool = httpcore.AsyncConnectionPool(ssl_context=ssl.create_default_context(), network_backend=network)
+    pool = httpcore.AsyncConnectionPool(ssl_context=_ssl_context(), network_backend=network)
     content = bytearray()
     async with pool, pool.stream("GET", url, headers={"Accept": "image/*, video/*"}) as response:
         if response.status != _HTTP_OK:

@@ -151,8 +151,12 @@ def _largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _dilate(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     for _ in range(pixels):
-        wide = np.pad(mask, 1)
-        mask = wide[1:-1, 1:-1] | wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:]
+        wide = mask.copy()
+        wide[1:] |= mask[:-1]
+        wide[:-1] |= mask[1:]
+        wide[:, 1:] |= mask[:, :-1]
+        wide[:, :-1] |= mask[:, 1:]
+        mask = wide
     return mask
 
 

@@ -23,6 +23,9 @@ from tests.leftovers import Leftovers
 
 TESTS = Path(__file__).parent
 
+# Every HTTP client reads the certificates of all CAs first, 50 ms each time. No test meets a server that one signed.
+os.environ["SSL_CERT_FILE"] = os.environ["AWS_CA_BUNDLE"] = str(TESTS / "one_authority.pem")
+
 # A shell starts background jobs with SIGINT ignored. The tested commands would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

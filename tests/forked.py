@@ -4,19 +4,29 @@ The process is a real one, with its own environment, output and signals. Only th
 """
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from subprocess import TimeoutExpired
+from subprocess import CompletedProcess, TimeoutExpired
+from typing import IO
+
+import cli.processes.supervisor
+from cli.main import main
+from cli.processes.worker_process import FRAMEDIT
 
 REPOSITORY = Path(__file__).parents[1]
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+_FORKSERVER = multiprocessing.get_context("forkserver")
+_FORKSERVER.set_forkserver_preload(
     ["pytest", "cli.main", "cli.local.convert", "cli.local.generate", "cli.processes.api_server", "worker.main"]
 )
+_FORK = multiprocessing.get_context("fork")
+_PR_SET_PDEATHSIG = 1
 
 
 class Forked:
@@ -35,12 +45,16 @@ class Forked:
         outputs = (stdout, stderr or stdout)
         for path in outputs:
             path.touch()
-        self._process = _CONTEXT.Process(
-            target=_run, args=(program, list(map(str, arguments)), dict(env), outputs, folder), daemon=True
-        )
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
+        # A daemon ends with the tests, and may have no children.
+        is_daemon = program is not supervise
+        started = (program, list(map(str, arguments)), dict(env), outputs, folder)
+        self._start(_FORKSERVER.Process(target=_run, args=started, daemon=is_daemon))
+
+    def _start(self, process: BaseProcess) -> None:
+        process.start()
+        assert process.pid is not None
+        self._process = process
+        self.pid = process.pid
 
     @property
     def returncode(self) -> int | None:
@@ -66,17 +80,65 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+def framedit(*arguments: str | Path, **env: str) -> CompletedProcess[str]:
+    """The ended command, with the variables `env` instead of all settings of this process."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FRAMEDIT_", "REDIS_URL"))}
+    env = inherited | {"COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"} | env
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Path(folder) / "stdout", Path(folder) / "stderr"
+        process = Forked(main, arguments, env, *outputs)
+        try:
+            status = process.wait(120)
+        finally:
+            process.kill()
+        return CompletedProcess(arguments, status, *(path.read_text() for path in outputs))
+
+
+class _ForkedChild(Forked):
+    """A command that is forked from its supervisor, and ends with it."""
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+        self._start(_FORK.Process(target=_run_child, args=(arguments, env)))
+
+
+def supervise() -> None:
+    """The `framedit` command. Where it supervises other commands, they are forked from it."""
+    cli.processes.supervisor.spawn = _fork  # type: ignore[assignment]
+    main()
+
+
+def _fork(
+    command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int] = (), output: IO[bytes] | None = None
+) -> _ForkedChild:
+    assert tuple(command[: len(FRAMEDIT)]) == FRAMEDIT
+    return _ForkedChild(command[len(FRAMEDIT) :], {**os.environ, **env})
+
+
+def _run_child(arguments: Sequence[str], env: Mapping[str, str]) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    # Not the supervisor's.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    _run(main, arguments, env)
+
+
 def _run(
-    program: Callable[[], None], arguments: list[str], env: dict[str, str], outputs: tuple[Path, Path], folder: Path
+    program: Callable[[], None],
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    outputs: Sequence[Path] = (),
+    folder: Path | None = None,
 ) -> None:
     os.setpgid(0, 0)
-    for descriptor, path in zip((1, 2), outputs, strict=True):
+    for descriptor, path in enumerate(outputs, start=1):
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, descriptor)
         os.close(file)
     os.environ.clear()
     os.environ.update(env)
-    os.chdir(folder)
+    if folder:
+        os.chdir(folder)
     sys.argv = ["framedit", *arguments]
     try:
         program()

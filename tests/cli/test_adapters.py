@@ -7,7 +7,7 @@ import pytest
 
 from cli.adapters import adapters_field
 from jobs.errors import InvalidRequestError
-from tests.cli.test_commands import framedit
+from tests.forked import framedit
 from tests.models.adapters.adapter_folders import make_adapter_folder
 from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_config

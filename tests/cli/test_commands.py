@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import typer.main
 from cryptography.hazmat.primitives.asymmetric import ec
 from PIL import Image
 
-from cli.main import app, main
+from cli.main import app
 from jobs.cards import read_card, write_card
-from tests.forked import Forked
+from tests.forked import framedit
 from tests.mp4 import decode_mp4
 from tests.signing import Authority, read_manifest
 from tests.tiny_checkpoint import make_tiny_checkpoint, tiny_card
@@ -41,19 +40,6 @@ COMMANDS = (
     "cancel",
     "delete",
 )
-
-
-def framedit(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FRAMEDIT_", "REDIS_URL"))}
-    env = inherited | {"COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"} | env
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = Path(folder) / "stdout", Path(folder) / "stderr"
-        process = Forked(main, arguments, env, *outputs)
-        try:
-            status = process.wait(120)
-        finally:
-            process.kill()
-        return subprocess.CompletedProcess(arguments, status, *(path.read_text() for path in outputs))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.cards import read_card
 from models.checkpoint.load import load_checkpoint
-from tests.cli.test_commands import framedit
+from tests.forked import framedit
 from tests.hub import COMMIT, Hub, git_sha1, read_folder, serving_hub, sha256
 from tests.models.conversion.sources import save_diffusers_folder
 

@@ -21,8 +21,8 @@ from cli.main import main
 from jobs.connection import check_certificate, connect, connect_async
 from jobs.errors import RedisCertificateError
 from jobs.settings import Settings
-from tests.e2e.conftest import command, environment
-from tests.forked import Forked
+from tests.e2e.conftest import environment
+from tests.forked import Forked, framedit
 from tests.server.event_stream import following
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.tls import Authority, ending_tls
@@ -104,9 +104,7 @@ def test_server_workers_events_webhooks_and_rq_use_tls(
                 assert [event.name for event in events][-1] == "completed"
             assert http.get("/readyz").status_code == 200
         assert video_id.encode() in bodies.get(timeout=60)
-        health = subprocess.run(
-            command("health", "worker"), env=environment(tmp_path) | env, capture_output=True, text=True
-        )
+        health = framedit("health", "worker", **env)
         assert health.returncode == 0, health.stderr
         rq = [sys.executable, "-m", "rq.cli", "info", "--url", url]
         assert "1 workers" in subprocess.run(rq, capture_output=True, text=True, check=True).stdout
@@ -114,8 +112,7 @@ def test_server_workers_events_webhooks_and_rq_use_tls(
 
 def test_a_certificate_of_an_unknown_authority_keeps_the_server_from_starting(tls_url: str, tmp_path: Path) -> None:
     env = {"FRAMEDIT_REDIS_URL": tls_url}
-    arguments = command("server", "--port", "0")
-    ended = subprocess.run(arguments, env=environment(tmp_path) | env, capture_output=True, text=True, timeout=120)
+    ended = framedit("server", "--port", "0", **env)
     assert ended.returncode == 2
     [line] = [line for line in ended.stderr.splitlines() if line.startswith("framedit: ")]
     assert "the certificate that Redis shows is not accepted: unable to get local issuer certificate" in line

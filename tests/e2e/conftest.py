@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.forked import Forked, supervise
 from tests.tiny_checkpoint import make_tiny_checkpoint
 from tests.waiting import wait_for
 
@@ -48,7 +49,7 @@ def command_line(pid: int) -> str:
 class Serve:
     """A running `framedit serve`."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: Path
     url: str
     http: httpx.Client
@@ -116,16 +117,22 @@ def environment(data_dir: Path) -> dict[str, str]:
 
 @contextmanager
 def serving(
-    data_dir: Path, checkpoints: Path, api_key: str = "", folder: Path = REPOSITORY, **env: str
+    data_dir: Path, checkpoints: Path, api_key: str = "", folder: Path = REPOSITORY, forked: bool = True, **env: str
 ) -> Iterator[Serve]:
-    """Run `framedit serve` in `folder` on a free port until the block ends. Its client sends `api_key`."""
+    """Run `framedit serve` in `folder` on a free port until the block ends. Its client sends `api_key`.
+
+    Unless `forked`, all processes are started by their commands, which is slower.
+    """
     log = data_dir.parent / f"{data_dir.name}.log"
+    arguments = ("serve", "--port", "0", "--data-dir", data_dir, "--checkpoints", checkpoints)
+    env = environment(data_dir) | env
+    process: subprocess.Popen[bytes] | Forked
     with log.open("ab") as output:
         start = output.tell()
-        arguments = ("serve", "--port", "0", "--data-dir", data_dir, "--checkpoints", checkpoints)
-        process = subprocess.Popen(
-            command(*arguments), cwd=folder, env=environment(data_dir) | env, stdout=output, stderr=output
-        )
+        if forked:
+            process = Forked(supervise, arguments, env, log, folder=folder)
+        else:
+            process = subprocess.Popen(command(*arguments), cwd=folder, env=env, stdout=output, stderr=output)
 
     def address() -> re.Match[str] | None:
         text = log.read_text()[start:]

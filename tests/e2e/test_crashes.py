@@ -28,7 +28,7 @@ def test_accepted_videos_survive_the_death_of_all_processes(tmp_path: Path, chec
 def test_a_killed_worker_and_database_are_restarted_and_the_video_is_completed(
     tmp_path: Path, checkpoints: Path
 ) -> None:
-    with serving(tmp_path / "data", checkpoints) as served:
+    with serving(tmp_path / "data", checkpoints, forked=False) as served:
         video = served.post(num_inference_steps=200)
         served.wait_for_step(video["id"])
         worker = served.pid_of("cli.main worker")
@@ -42,7 +42,7 @@ def test_a_killed_worker_and_database_are_restarted_and_the_video_is_completed(
 
 
 def test_ctrl_c_returns_the_video_to_the_queue_and_leaves_no_process(tmp_path: Path, checkpoints: Path) -> None:
-    with serving(tmp_path / "data", checkpoints, FRAMEDIT_DRAIN_SECONDS="0") as served:
+    with serving(tmp_path / "data", checkpoints, FRAMEDIT_DRAIN_SECONDS="0", forked=False) as served:
         video = served.post(num_inference_steps=1000)
         served.wait_for_step(video["id"])
         processes = served.processes()
@@ -56,7 +56,7 @@ def test_ctrl_c_returns_the_video_to_the_queue_and_leaves_no_process(tmp_path: P
 
 
 def test_the_processes_end_with_a_killed_supervisor(tmp_path: Path, checkpoints: Path) -> None:
-    with serving(tmp_path / "data", checkpoints) as served:
+    with serving(tmp_path / "data", checkpoints, forked=False) as served:
         processes = served.processes()
         served.process.kill()
         wait_for(lambda: not [pid for pid in processes if is_running(pid)], "the end of all processes")

@@ -19,7 +19,7 @@ def foreign_folder(tmp_path: Path) -> Path:
 
 
 def test_serve_runs_its_own_packages(foreign_folder: Path, checkpoints: Path, tmp_path: Path) -> None:
-    with serving(tmp_path / "data", checkpoints, folder=foreign_folder) as served:
+    with serving(tmp_path / "data", checkpoints, folder=foreign_folder, forked=False) as served:
         served.wait_until(served.post(num_inference_steps=2)["id"], "completed")
         assert "foreign" not in served.log.read_text()
 

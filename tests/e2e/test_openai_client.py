@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shlex
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +18,8 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types import Video
 from PIL import Image
 
-from tests.e2e.conftest import REPOSITORY, Serve, command, environment, serving
+from tests.e2e.conftest import REPOSITORY, Serve, serving
+from tests.forked import framedit
 from tests.mp4 import decode_mp4
 from tests.tiny_checkpoint import make_tiny_checkpoint
 
@@ -39,9 +39,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_key(data_dir: Path, *limits: str) -> str:
     """Create an API key with `framedit keys create`."""
-    arguments = ("keys", "create", "--data-dir", data_dir, *limits)
-    made = subprocess.run(command(*arguments), env=environment(data_dir), capture_output=True, text=True, check=True)
-    return made.stdout.strip()
+    return framedit("keys", "create", "--data-dir", data_dir, *limits).stdout.strip()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.conftest import Serve, command, environment, example_of
+from tests.forked import framedit
 from tests.mp4 import decode_mp4
 from tests.waiting import wait_for
 
@@ -64,7 +65,7 @@ def test_the_printed_example_and_the_command_line_make_the_same_video(
         "-o",
         output,
     )
-    result = subprocess.run(command(*arguments), env=environment(tmp_path), capture_output=True, text=True, check=True)
+    result = framedit(*arguments)
     assert result.stdout == f"{output}  4 frames at 8 fps, tiny, seed 7\n"
     frames = decode_mp4(output).frames
     (tmp_path / "served.mp4").write_bytes(served.http.get(f"/v1/videos/{video['id']}/content").content)
@@ -108,7 +109,7 @@ def test_json_output_lists_the_served_models(checkpoints: Path, tmp_path: Path) 
 def test_a_second_server_over_the_same_data_is_refused(served: Serve, checkpoints: Path, tmp_path: Path) -> None:
     data_dir = served.log.parent / "data"
     arguments = ("serve", "--port", "0", "--data-dir", data_dir, "--checkpoints", checkpoints)
-    result = subprocess.run(command(*arguments), env=environment(tmp_path), capture_output=True, text=True, check=False)
+    result = framedit(*arguments)
     assert result.returncode == 2
     assert f"framedit: the data folder {data_dir / 'redis'} is in use" in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -117,7 +118,7 @@ def test_a_second_server_over_the_same_data_is_refused(served: Serve, checkpoint
 def test_a_port_in_use_is_refused(served: Serve, checkpoints: Path, tmp_path: Path) -> None:
     port = served.url.rpartition(":")[2]
     arguments = ("serve", "--port", port, "--data-dir", tmp_path, "--checkpoints", checkpoints)
-    result = subprocess.run(command(*arguments), env=environment(tmp_path), capture_output=True, text=True, check=False)
+    result = framedit(*arguments)
     assert result.returncode == 2
     expected = f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port"
     assert result.stderr == f"framedit: {expected}\n"

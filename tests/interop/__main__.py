@@ -75,7 +75,7 @@ def main(clients: list[str]) -> int:
     results = []
     with tempfile.TemporaryDirectory(prefix="framedit-interop-") as folder:
         link_model(Path(folder, "checkpoints", MODEL))
-        with serving(Path(folder, "data"), Path(folder, "checkpoints")) as server:
+        with serving(Path(folder, "data"), Path(folder, "checkpoints"), forked=False) as server:
             for client in clients or CLIENTS:
                 found = run_client(python, CLIENTS[client], server.url)
                 print_results(client, found)

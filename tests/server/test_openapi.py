@@ -72,7 +72,7 @@ def test_the_server_conforms_to_its_openapi_document(
     announce(redis, class_card, "w1", ttl_seconds=600)
     _, token = KeyStore(redis).create(scopes=("read", "create", "admin"), limits=KeyLimits(requests_per_minute=10**6))
     env = os.environ | {"PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.server.schemathesis_hooks"}
-    bounds = ["--max-examples", "4", "--max-time", "30"]  # of one round, and seconds for all rounds there is time for
+    bounds = ["--max-examples", "4", "--max-time", "15"]  # of one round, and seconds for all rounds there is time for
     options = ["--checks", "all", *bounds, "--generation-database", "none"]
     with serving(settings) as url:
         command = [

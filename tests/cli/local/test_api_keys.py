@@ -12,7 +12,7 @@ from jobs.access.api_keys import KeyStore
 from jobs.access.usage import UsageGuard
 from jobs.access.webhook_secrets import WebhookSecrets
 from jobs.connection import connect
-from tests.cli.test_commands import framedit
+from tests.forked import framedit
 from tests.jobs.every_role import EveryRole
 from tests.jobs.making import make_record
 

@@ -26,8 +26,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", autouse=True)
 def small_models() -> Iterator[None]:
-    """Each design with one pair of blocks of width 32."""
+    """Each design with one pair of blocks of width 32, and a narrow VAE."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.designs.videos.VAE_CHANNELS", (8, 8, 16, 16))
         for name, design in DESIGNS.items():
             matrix = design.config.matrix and replace(design.config.matrix, column_heads=2, row_heads=2)
             small = replace(design.config, depth=2, width=32, heads=2, matrix=matrix)

@@ -42,8 +42,11 @@ class StoreMark:
 
         :raises ArtifactStoreError: when the store is away or belongs to another database.
         """
-        kept, found = self._read(), artifacts.mark()
-        if found is None and (kept is None or self._is_being_set_up()) and self._may_be_ours(artifacts):
+        # In this order: another process puts the mark into the store before the database counts as set up.
+        kept = self._read()
+        is_new = kept is None or self._is_being_set_up()
+        found = artifacts.mark()
+        if found is None and is_new and self._may_be_ours(artifacts):
             # The database first: a mark that no database knows would belong to another for good.
             self._redis.set(redis_keys.ARTIFACT_STORE, secrets.token_hex(8), nx=True, ex=_SET_UP_SECONDS)
             kept = found = self._read() or ""

@@ -132,6 +132,19 @@ def test_a_mark_whose_set_up_was_interrupted_is_set_again(redis: Redis, tmp_path
     assert redis.ttl("framedit:artifacts") == -1
 
 
+def test_a_store_that_another_process_sets_up_at_this_moment_is_used(redis: Redis, tmp_path: Path) -> None:
+    class SetUpMeanwhile(ArtifactStore):
+        def mark(self) -> str | None:
+            found = super().mark()
+            self.set_mark("set up")
+            redis.persist("framedit:artifacts")
+            return found
+
+    redis.set("framedit:artifacts", "set up", ex=60)
+    StoreMark(redis).bind(SetUpMeanwhile(tmp_path / "store"))
+    assert (tmp_path / "store" / ".framedit" / "database").read_text() == "set up"
+
+
 def test_a_mount_that_goes_away_and_comes_back_loses_nothing(
     redis: Redis, redis_url: str, store: EveryRole, disk: Path, tmp_path: Path, source: Path
 ) -> None:

@@ -91,7 +91,7 @@ def no_room_to_store(stand: Stand, chance: random.Random) -> Losses:
 def _without_room(stand: Stand, chance: random.Random, disk: Path, noticed: str) -> Losses:
     """Until a worker has noticed and a random time longer; where nothing can be mounted, with a limit on the size of
     the workers' files in place of a full disk, which holds for their logs, too."""
-    before = stand.logged(noticed)
+    before = len(stand.logged(noticed))
     ids = stand.post(4)
     time.sleep(chance.uniform(0, 0.5))
     if stand.has_disks:
@@ -100,7 +100,7 @@ def _without_room(stand: Stand, chance: random.Random, disk: Path, noticed: str)
 
             def is_noticed() -> bool:
                 top_up(path)
-                return stand.logged(noticed) > before
+                return len(stand.logged(noticed)) > before
 
             wait_for(is_noticed, "a worker that finds no room", PATIENCE_SECONDS)
             time.sleep(chance.uniform(0, 2))

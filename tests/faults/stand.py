@@ -192,9 +192,10 @@ class Stand:
         is_same = self.digest(video_id) == self.reference[video["seed"]] or not compares_file
         return None if is_same else f"{video_id}: another file"
 
-    def logged(self, words: str) -> int:
-        """Count the lines with these words in the logs of the workers."""
-        return sum(worker.log.read_text(errors="replace").count(words) for worker in self.workers)
+    def logged(self, words: str) -> list[str]:
+        """Return the lines with these words in the logs of the workers."""
+        lines = [line for worker in self.workers for line in worker.log.read_text(errors="replace").splitlines()]
+        return [line for line in lines if words in line]
 
     def worker_of(self, video_id: str) -> Child:
         """Return the worker that started a video last, by the logs."""

@@ -3,6 +3,7 @@ from which an interrupted stage goes on. Batches are drawn from the step's numbe
 
 import json
 import math
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ LossOfStep = Callable[[int], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """`out` is the stage's folder: `state.pt` and `log.jsonl` are kept there."""
+    """`out` is the stage's folder: `state.pt` and `log.jsonl` are kept there. With `seconds`, the training also ends
+    after that time."""
 
     out: Path
     steps: int
     learning_rate: float
+    seconds: float = math.inf
     warmup_steps: int = 100
     weight_decay: float = 0.01
     squared_gradient_decay: float = 0.999
@@ -31,7 +34,7 @@ class LoopSettings:
 
 
 def train(settings: LoopSettings, module: nn.Module, loss_of_step: LossOfStep) -> None:
-    """Train `module` up to `settings.steps`, continuing from `out/state.pt` where there is one.
+    """Train `module` until its steps or its time are over, continuing from `out/state.pt` where there is one.
 
     `loss_of_step(step)` returns named scalars; the one called "loss" is minimised, all are logged.
     """
@@ -42,10 +45,12 @@ def train(settings: LoopSettings, module: nn.Module, loss_of_step: LossOfStep) -
         betas=(0.9, settings.squared_gradient_decay),
         weight_decay=settings.weight_decay,
     )
-    first = _resume(settings, module, optimizer)
-    progress = tqdm(range(first, settings.steps), initial=first, total=settings.steps, desc=settings.out.name)
-    for step in progress:
-        rate = learning_rate_at(settings, step)
+    step, seconds = _resume(settings, module, optimizer)
+    started = time.monotonic() - seconds
+    progress = tqdm(initial=step, total=settings.steps, desc=settings.out.name)
+    done = _share_done(settings, step, seconds)
+    while done < 1:
+        rate = learning_rate_at(settings, step, done)
         for group in optimizer.param_groups:
             group["lr"] = rate
         losses = loss_of_step(step)
@@ -53,21 +58,29 @@ def train(settings: LoopSettings, module: nn.Module, loss_of_step: LossOfStep) -
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), settings.max_gradient_norm)
         optimizer.step()
-        done = step + 1
-        if done % settings.log_every == 0 or done == settings.steps:
+        step, seconds = step + 1, time.monotonic() - started
+        done = _share_done(settings, step, seconds)
+        progress.update()
+        if step % settings.log_every == 0 or done >= 1:
             values = {name: round(float(value.detach()), 6) for name, value in losses.items()}
-            _log(settings, {"step": done, "learning_rate": rate, **values})
+            _log(settings, {"step": step, "learning_rate": rate, **values})
             progress.set_postfix(loss=values["loss"])
-        if done % settings.save_every == 0 or done == settings.steps:
-            state = {"step": done, "module": module.state_dict(), "optimizer": optimizer.state_dict()}
+        if step % settings.save_every == 0 or done >= 1:
+            state = {"step": step, "seconds": seconds}
+            state |= {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
             save_atomically(state, _state(settings))
+    progress.close()
 
 
-def learning_rate_at(settings: LoopSettings, step: int) -> float:
-    """Linear warm-up, then half a cosine down to a fiftieth."""
+def learning_rate_at(settings: LoopSettings, step: int, done: float) -> float:
+    """Linear warm-up, then half a cosine down to a fiftieth. `done` is the share of the training that is over."""
     warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    decay = 0.5 + 0.5 * math.cos(math.pi * step / max(1, settings.steps))
+    decay = 0.5 + 0.5 * math.cos(math.pi * done)
     return settings.learning_rate * warmup * (0.02 + 0.98 * decay)
+
+
+def _share_done(settings: LoopSettings, step: int, seconds: float) -> float:
+    return max(step / settings.steps, seconds / settings.seconds)
 
 
 def save_atomically(state: dict[str, object], path: Path) -> None:
@@ -87,17 +100,17 @@ def autocast(device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
-def _resume(settings: LoopSettings, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(settings: LoopSettings, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    """Return the steps and the seconds that are over."""
     path = _state(settings)
     if not path.exists():
         (settings.out / "log.jsonl").unlink(missing_ok=True)
-        return 0
+        return 0, 0.0
     state = torch.load(path, weights_only=True, map_location="cpu")
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
-    first = int(state["step"])
-    _cut_log(settings, first)
-    return first
+    _cut_log(settings, state["step"])
+    return state["step"], state["seconds"]
 
 
 def _cut_log(settings: LoopSettings, last_step: int) -> None:

@@ -1,11 +1,14 @@
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from training import loop
 from training.loop import LoopSettings, learning_rate_at, train
 
 SETTINGS = LoopSettings(Path(), steps=12, learning_rate=0.05, warmup_steps=2, save_every=4, log_every=3)
@@ -51,6 +54,17 @@ def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
     assert torch.equal(first.weight, again.weight)
 
 
+def test_the_time_may_end_first_with_the_whole_fall_of_the_learning_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    fit(replace(SETTINGS, out=tmp_path, steps=1000, seconds=7, log_every=1))
+    by_time = log_of(tmp_path)
+    fit(replace(SETTINGS, out=tmp_path / "steps", steps=7, log_every=1))
+    assert by_time == log_of(tmp_path / "steps")
+
+
 def test_the_log_holds_every_loss_and_falls(tmp_path: Path) -> None:
     fit(replace(SETTINGS, out=tmp_path, steps=60))
     log = log_of(tmp_path)
@@ -60,5 +74,5 @@ def test_the_log_holds_every_loss_and_falls(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_then_falls() -> None:
-    rates = [learning_rate_at(SETTINGS, step) for step in range(12)]
+    rates = [learning_rate_at(SETTINGS, step, step / 12) for step in range(12)]
     assert rates[0] < rates[1] > rates[6] > rates[11] > 0

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -150,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--text", type=Path, default=Path("build/training/text"))
     parser.add_argument("--out", type=Path, default=None, help="default: build/training/demo-DEMO")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--steps", type=int, default=18_000)
+    parser.add_argument("--steps", type=int, default=18_000, help="the most steps")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end after this time, of all calls together")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--start-from", type=Path, default=None, help="weights to begin with (a model.safetensors)")
@@ -179,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         out,
         options.steps,
         options.learning_rate,
+        60 * options.minutes,
         warmup_steps=min(300, options.steps // 20),
         squared_gradient_decay=0.99,
         save_every=200,

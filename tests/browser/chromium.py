@@ -15,9 +15,11 @@ from playwright.sync_api import sync_playwright
 
 os.environ["PLAYWRIGHT_NODEJS_PATH"] = str(Path(ROOT_DIR) / "bin" / "node")
 
+# Chromium without a window: the tests take two thirds of the processor time that they take with one.
+SHELL = "chromium-headless-shell"
 MISSING = """\
 The tests of the page need Chromium, and it could not be installed. Do one of these:
-    apt-get install chromium                      (as root, on Debian)
+    apt-get install chromium-headless-shell       (as root, on Debian)
     CHROMIUM=/path/to/chromium make test          (another Chromium or Chrome)
     make test ARGS="--ignore tests/browser"       (leave these tests out)"""
 
@@ -31,10 +33,10 @@ def install_chromium() -> None:
     """Install Debian's package if root rights are available without a password, else Playwright's own build."""
     as_root = _as_root()
     if as_root is not None and shutil.which("apt-get") is not None:
-        print("installing chromium with apt-get, for the tests of the page", flush=True)
+        print(f"installing {SHELL} with apt-get, for the tests of the page", flush=True)
         apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
         _run(*apt, "update", "-qq")
-        _run(*apt, "install", "-qq", "--yes", "--no-install-recommends", "chromium")
+        _run(*apt, "install", "-qq", "--yes", "--no-install-recommends", SHELL)
     if find_chromium() is None:
         print("installing Playwright's Chromium, for the tests of the page", flush=True)
         with_libraries = [] if as_root is None else ["--with-deps"]
@@ -45,7 +47,7 @@ def _candidates() -> Iterator[str]:
     if chosen := os.environ.get("CHROMIUM"):
         yield chosen
         return
-    yield from filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    yield from filter(None, map(shutil.which, (SHELL, "chromium", "chromium-browser", "google-chrome")))
     with sync_playwright() as playwright:
         path = playwright.chromium.executable_path
     if Path(path).exists():

@@ -66,9 +66,8 @@ def train(settings: LoopSettings, module: nn.Module, loss_of_step: LossOfStep) -
             _log(settings, {"step": step, "learning_rate": rate, **values})
             progress.set_postfix(loss=values["loss"])
         if step % settings.save_every == 0 or done >= 1:
-            state = {"step": step, "seconds": seconds}
-            state |= {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
-            save_atomically(state, _state(settings))
+            states = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
+            save_atomically({"step": step, "seconds": seconds, **states}, _state(settings))
     progress.close()
 
 

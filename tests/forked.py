@@ -7,6 +7,7 @@ import atexit
 import ctypes
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 import tempfile
@@ -80,18 +81,35 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def framedit(*arguments: str | Path, **env: str) -> CompletedProcess[str]:
-    """The ended command, with the variables `env` instead of all settings of this process."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FRAMEDIT_", "REDIS_URL"))}
-    env = inherited | {"COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"} | env
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = Path(folder) / "stdout", Path(folder) / "stderr"
-        process = Forked(main, arguments, env, *outputs)
+def run(
+    program: Callable[[], None], arguments: Sequence[str | Path], env: Mapping[str, str], folder: Path = REPOSITORY
+) -> CompletedProcess[str]:
+    """Run the program to its end."""
+    with tempfile.TemporaryDirectory() as outputs:
+        stdout, stderr = Path(outputs, "stdout"), Path(outputs, "stderr")
+        process = Forked(program, arguments, env, stdout, stderr, folder)
         try:
-            status = process.wait(120)
+            status = process.wait(300)
         finally:
             process.kill()
-        return CompletedProcess(arguments, status, *(path.read_text() for path in outputs))
+        return CompletedProcess(arguments, status, stdout.read_text(), stderr.read_text())
+
+
+def framedit(*arguments: str | Path, **env: str) -> CompletedProcess[str]:
+    """Run the command, with the variables `env` instead of all settings of this process."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FRAMEDIT_", "REDIS_URL"))}
+    return run(main, arguments, inherited | {"COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"} | env)
+
+
+def python() -> None:
+    """What the command `python` does with a file, or with `-c` and a program."""
+    first, *others = sys.argv[1:]
+    if first == "-c":
+        sys.argv = [first, *others[1:]]
+        exec(others[0], {"__name__": "__main__"})
+    else:
+        sys.argv = [first, *others]
+        runpy.run_path(first, run_name="__main__")
 
 
 class _ForkedChild(Forked):

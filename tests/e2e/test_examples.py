@@ -16,6 +16,7 @@ from PIL import Image
 
 from jobs.cards import read_card, write_card
 from tests.e2e.conftest import REPOSITORY, Serve, environment, serving
+from tests.forked import python, run
 from tests.mp4 import decode_mp4
 from tests.waiting import wait_for
 
@@ -60,16 +61,9 @@ def example_environment(root: Path, server: str = "") -> dict[str, str]:
     return environment(root / "data") | {name: value for name, value in names.items() if value}
 
 
-def run(root: Path, *arguments: str | Path, server: str = "") -> str:
+def run_example(root: Path, *arguments: str | Path, server: str = "") -> str:
     """Run an example in `root`, and return its output."""
-    result = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=root,
-        env=example_environment(root, server),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = run(python, arguments, example_environment(root, server), folder=root)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -83,13 +77,13 @@ def test_every_example_is_tested() -> None:
 
 
 def test_first_video_downloads_a_video(root: Path, served: Serve) -> None:
-    output = run(root, EXAMPLES / "first_video.py", server=served.url)
+    output = run_example(root, EXAMPLES / "first_video.py", server=served.url)
     assert output.startswith("video.mp4  video_")
     assert_is_a_video(root / "video.mp4")
 
 
 def test_many_videos_shows_the_progress_of_each_and_downloads_all(root: Path, served: Serve) -> None:
-    output = run(root, EXAMPLES / "many_videos.py", server=served.url)
+    output = run_example(root, EXAMPLES / "many_videos.py", server=served.url)
     files = [line.rpartition(": ")[2] for line in output.splitlines() if line.endswith(".mp4")]
     assert len(files) == 3
     assert "step 2 of 2" in output or "position" in output, output
@@ -137,7 +131,7 @@ def test_the_webhook_receiver_downloads_the_video_and_refuses_a_forged_webhook(r
 
 
 def test_without_a_server_writes_a_video(root: Path) -> None:
-    output = run(root, EXAMPLES / "without_a_server.py")
+    output = run_example(root, EXAMPLES / "without_a_server.py")
     assert "step 2 of 2" in output
     assert "(16, 64, 64, 3) uint8" in output
     assert_is_a_video(root / "video.mp4")
@@ -145,7 +139,7 @@ def test_without_a_server_writes_a_video(root: Path) -> None:
 
 
 def test_animation_tiles_the_videos(root: Path) -> None:
-    run(root, EXAMPLES / "animation.py", "tiles.webp", "a blue star spinning", "a red square growing")
+    run_example(root, EXAMPLES / "animation.py", "tiles.webp", "a blue star spinning", "a red square growing")
     with Image.open(root / "tiles.webp") as picture:
         assert (picture.n_frames, picture.size) == (16, (676, 222))  # type: ignore[attr-defined]
 
@@ -155,7 +149,7 @@ def test_the_notebook_runs_from_top_to_bottom(root: Path) -> None:
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     (root / "notebook.py").write_text("\n\n".join(cells), encoding="utf-8")
     (root / "video.mp4").unlink(missing_ok=True)
-    run(root, "notebook.py")
+    run_example(root, "notebook.py")
     assert_is_a_video(root / "video.mp4")
 
 
@@ -169,7 +163,7 @@ def readme_example(language: str, start: str, server: str) -> str:
 @pytest.mark.parametrize("start", ["from openai", "from worker.library"])
 def test_the_python_examples_of_the_readme_write_a_video(root: Path, served: Serve, start: str) -> None:
     (root / "video.mp4").unlink(missing_ok=True)
-    run(root, "-c", readme_example("python", start, served.url))
+    run_example(root, "-c", readme_example("python", start, served.url))
     assert_is_a_video(root / "video.mp4")
 
 

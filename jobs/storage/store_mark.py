@@ -42,10 +42,11 @@ class StoreMark:
 
         :raises ArtifactStoreError: when the store is away or belongs to another database.
         """
-        # In this order: another process puts the mark into the store before the database counts as set up.
+        # Another process may be setting them up: it writes to the database, to the store, and ends in the database.
         kept = self._read()
         is_new = kept is None or self._is_being_set_up()
         found = artifacts.mark()
+        kept = kept or self._read()
         if found is None and is_new and self._may_be_ours(artifacts):
             # The database first: a mark that no database knows would belong to another for good.
             self._redis.set(redis_keys.ARTIFACT_STORE, secrets.token_hex(8), nx=True, ex=_SET_UP_SECONDS)

@@ -132,8 +132,8 @@ def test_a_mark_whose_set_up_was_interrupted_is_set_again(redis: Redis, tmp_path
     assert redis.ttl("framedit:artifacts") == -1
 
 
-def test_a_store_that_another_process_sets_up_at_this_moment_is_used(redis: Redis, tmp_path: Path) -> None:
-    class SetUpMeanwhile(ArtifactStore):
+def test_a_store_that_another_process_is_setting_up_is_used(redis: Redis, tmp_path: Path) -> None:
+    class EndingMeanwhile(ArtifactStore):
         def mark(self) -> str | None:
             found = super().mark()
             self.set_mark("set up")
@@ -141,8 +141,19 @@ def test_a_store_that_another_process_sets_up_at_this_moment_is_used(redis: Redi
             return found
 
     redis.set("framedit:artifacts", "set up", ex=60)
-    StoreMark(redis).bind(SetUpMeanwhile(tmp_path / "store"))
+    StoreMark(redis).bind(EndingMeanwhile(tmp_path / "store"))
     assert (tmp_path / "store" / ".framedit" / "database").read_text() == "set up"
+
+
+def test_a_store_that_another_process_sets_up_at_this_moment_is_used(redis: Redis, tmp_path: Path) -> None:
+    class SetUpMeanwhile(ArtifactStore):
+        def mark(self) -> str | None:
+            bound(redis, tmp_path / "store")
+            return super().mark()
+
+    store = SetUpMeanwhile(tmp_path / "store")
+    StoreMark(redis).bind(store)
+    assert redis.get("framedit:artifacts").decode() == (tmp_path / "store" / ".framedit" / "database").read_text()
 
 
 def test_a_mount_that_goes_away_and_comes_back_loses_nothing(

@@ -1,6 +1,7 @@
 """The MP4s are decoded again by ffmpeg and looked at; failing encoders are real processes."""
 
 import os
+import sys
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -128,7 +129,8 @@ def test_full_disk_is_an_error_and_leaves_no_file(tmp_path: Path, monkeypatch: p
 
 def test_encoder_stays_out_of_the_terminals_process_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = imageio_ffmpeg.get_ffmpeg_exe()
-    fake_encoder(tmp_path, monkeypatch, f'ps -o pgid= -p $$ > {tmp_path}/group; exec {real} "$@"')
+    print_group = f'{sys.executable} -c "import os; print(os.getpgrp())"'
+    fake_encoder(tmp_path, monkeypatch, f'{print_group} > {tmp_path}/group; exec {real} "$@"')
     write_mp4(moving_square(), tmp_path / "out.mp4", Encoding(8))
     assert int((tmp_path / "group").read_text()) != os.getpgrp()
 

@@ -79,6 +79,8 @@ def learning_rate_at(settings: LoopSettings, step: int, done: float) -> float:
 
 
 def _share_done(settings: LoopSettings, step: int, seconds: float) -> float:
+    if step >= settings.steps or seconds >= settings.seconds:
+        return 1.0
     return max(step / settings.steps, seconds / settings.seconds)
 
 
@@ -109,7 +111,7 @@ def _resume(settings: LoopSettings, module: nn.Module, optimizer: torch.optim.Op
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     _cut_log(settings, state["step"])
-    return state["step"], state["seconds"]
+    return state["step"], state.get("seconds", 0.0)
 
 
 def _cut_log(settings: LoopSettings, last_step: int) -> None:

@@ -65,6 +65,20 @@ def test_the_time_may_end_first_with_the_whole_fall_of_the_learning_rate(
     assert by_time == log_of(tmp_path / "steps")
 
 
+def test_no_steps_and_no_time_train_nothing(tmp_path: Path) -> None:
+    fit(replace(SETTINGS, out=tmp_path, steps=0), interrupt_at=0)
+    fit(replace(SETTINGS, out=tmp_path, seconds=0), interrupt_at=0)
+
+
+def test_a_state_without_a_time_is_gone_on_from(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, out=tmp_path)
+    fit(settings)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    del state["seconds"]
+    torch.save(state, tmp_path / "state.pt")
+    fit(settings, interrupt_at=0)
+
+
 def test_the_log_holds_every_loss_and_falls(tmp_path: Path) -> None:
     fit(replace(SETTINGS, out=tmp_path, steps=60))
     log = log_of(tmp_path)

@@ -4,7 +4,6 @@ The process is a real one, with its own environment, output and signals. Only th
 """
 
 import atexit
-import ctypes
 import multiprocessing
 import os
 import runpy
@@ -19,6 +18,7 @@ from typing import IO
 
 import cli.processes.supervisor
 from cli.main import main
+from cli.processes.child_process import die_with_parent
 from cli.processes.worker_process import FRAMEDIT
 
 REPOSITORY = Path(__file__).parents[1]
@@ -27,7 +27,6 @@ _FORKSERVER.set_forkserver_preload(
     ["pytest", "cli.main", "cli.local.convert", "cli.local.generate", "cli.processes.api_server", "worker.main"]
 )
 _FORK = multiprocessing.get_context("fork")
-_PR_SET_PDEATHSIG = 1
 
 
 class Forked:
@@ -82,14 +81,18 @@ class Forked:
 
 
 def run(
-    program: Callable[[], None], arguments: Sequence[str | Path], env: Mapping[str, str], folder: Path = REPOSITORY
+    program: Callable[[], None],
+    arguments: Sequence[str | Path],
+    env: Mapping[str, str],
+    folder: Path = REPOSITORY,
+    timeout_seconds: float = 120.0,
 ) -> CompletedProcess[str]:
     """Run the program to its end."""
     with tempfile.TemporaryDirectory() as outputs:
         stdout, stderr = Path(outputs, "stdout"), Path(outputs, "stderr")
         process = Forked(program, arguments, env, stdout, stderr, folder)
         try:
-            status = process.wait(300)
+            status = process.wait(timeout_seconds)
         finally:
             process.kill()
         return CompletedProcess(arguments, status, stdout.read_text(), stderr.read_text())
@@ -116,7 +119,7 @@ class _ForkedChild(Forked):
     """A command that is forked from its supervisor, and ends with it."""
 
     def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
-        self._start(_FORK.Process(target=_run_child, args=(arguments, env)))
+        self._start(_FORK.Process(target=_run_child, args=(arguments, env, die_with_parent(signal.SIGTERM))))
 
 
 def supervise() -> None:
@@ -132,8 +135,9 @@ def _fork(
     return _ForkedChild(command[len(FRAMEDIT) :], {**os.environ, **env})
 
 
-def _run_child(arguments: Sequence[str], env: Mapping[str, str]) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+def _run_child(arguments: Sequence[str], env: Mapping[str, str], die: Callable[[], None] | None) -> None:
+    if die is not None:
+        die()
     # Not the supervisor's.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -35,7 +35,7 @@ def spawn(
         stdout=output,
         stderr=subprocess.STDOUT if output else None,
         process_group=0,
-        preexec_fn=_die_with_parent(death_signal),
+        preexec_fn=die_with_parent(death_signal),
     )
 
 
@@ -50,7 +50,8 @@ def stop(child: subprocess.Popen[bytes], timeout_seconds: float) -> int:
         return child.wait()
 
 
-def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+def die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+    """What a forked child calls to be sent `death_signal` when its parent dies. None where there is no such signal."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)  # loaded before the fork: little may run between fork and exec

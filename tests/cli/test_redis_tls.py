@@ -104,15 +104,14 @@ def test_server_workers_events_webhooks_and_rq_use_tls(
                 assert [event.name for event in events][-1] == "completed"
             assert http.get("/readyz").status_code == 200
         assert video_id.encode() in bodies.get(timeout=60)
-        health = framedit("health", "worker", **env)
+        health = framedit("health", "worker", **env, FRAMEDIT_DATA_DIR=str(tmp_path))
         assert health.returncode == 0, health.stderr
         rq = [sys.executable, "-m", "rq.cli", "info", "--url", url]
         assert "1 workers" in subprocess.run(rq, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_certificate_of_an_unknown_authority_keeps_the_server_from_starting(tls_url: str, tmp_path: Path) -> None:
-    env = {"FRAMEDIT_REDIS_URL": tls_url}
-    ended = framedit("server", "--port", "0", **env)
+    ended = framedit("server", "--port", "0", FRAMEDIT_REDIS_URL=tls_url, FRAMEDIT_DATA_DIR=str(tmp_path))
     assert ended.returncode == 2
     [line] = [line for line in ended.stderr.splitlines() if line.startswith("framedit: ")]
     assert "the certificate that Redis shows is not accepted: unable to get local issuer certificate" in line

@@ -63,7 +63,7 @@ def example_environment(root: Path, server: str = "") -> dict[str, str]:
 
 def run_example(root: Path, *arguments: str | Path, server: str = "") -> str:
     """Run an example in `root`, and return its output."""
-    result = run(python, arguments, example_environment(root, server), folder=root)
+    result = run(python, arguments, example_environment(root, server), root, timeout_seconds=300)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

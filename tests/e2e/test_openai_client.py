@@ -39,7 +39,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_key(data_dir: Path, *limits: str) -> str:
     """Create an API key with `framedit keys create`."""
-    return framedit("keys", "create", "--data-dir", data_dir, *limits).stdout.strip()
+    made = framedit("keys", "create", "--data-dir", data_dir, *limits)
+    made.check_returncode()
+    return made.stdout.strip()
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,7 @@ def test_the_printed_example_and_the_command_line_make_the_same_video(
         output,
     )
     result = framedit(*arguments)
+    assert result.returncode == 0, result.stderr
     assert result.stdout == f"{output}  4 frames at 8 fps, tiny, seed 7\n"
     frames = decode_mp4(output).frames
     (tmp_path / "served.mp4").write_bytes(served.http.get(f"/v1/videos/{video['id']}/content").content)

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -101,14 +102,17 @@ def meanwhile(action: Callable[[], None]) -> Iterator[None]:
 
 def test_a_start_waits_until_the_data_is_loaded(database: EmbeddedRedis, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+    has_started = threading.Event()
 
     def hurry_when_it_waits() -> None:
         wait_for(lambda: WORDS in caplog.text, "it to wait")
+        assert not has_started.is_set()
         hurry(database.url)
 
     database.stop()
     with meanwhile(hurry_when_it_waits):
         database.start()
+        has_started.set()
     with Redis.from_url(database.url) as client:
         assert client.get("key-999") == str(WRITES - 1).encode()
 

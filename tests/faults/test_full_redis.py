@@ -23,7 +23,8 @@ def test_videos_in_progress_and_queued_complete_while_redis_is_full(tmp_path: Pa
         stand.workers[0].kill()
         assert stand.losses(ids) == []
         wait_for(lambda: not leased_jobs(stand.redis), "the end of all leases", PATIENCE_SECONDS)
-        assert stand.logged("not allowed when used memory") + stand.logged("job dispatch failed") == []
+        away = [line for line in stand.logged("Redis is not available") if "Timeout" not in line]  # late, not refused
+        assert away + stand.logged("job dispatch failed") == []
         # With room again, new videos are accepted.
         stand.redis.config_set("maxmemory", 0)
         assert stand.losses(stand.post(len(KINDS))) == []

@@ -32,11 +32,11 @@ serve: $(STAMP)
 	@exec $(BIN)/framedit serve $(if $(PORT),--port $(PORT))
 
 # Two processes for each core, as many tests wait for others; with one thread each, as more of them slow all down.
-# Compiled modules are kept: hundreds of processes import them.
 PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores > 4 ? 8 : 2 * cores )))
 # For all tests, and where ARGS names those of the page.
 CHROMIUM_FOR := $(if $(ARGS),$(filter tests/browser%,$(subst --ignore tests/browser,,$(ARGS))),all)
 
+# Compiled modules are kept, whatever the environment says: hundreds of processes import them.
 test: $(STAMP) $(if $(CHROMIUM_FOR),chromium)
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile \
 		--no-loadscope-reorder --durations 10 $(ARGS)

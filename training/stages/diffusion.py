@@ -32,14 +32,14 @@ MAX_TOKENS_UNFUSED = 64
 # For a model that is given known frames clean: share of the videos, and how many frames are known at the start and at
 # the end. An extension knows half of the frames, and an image is the first frame, the last one, or both.
 KNOWN_FRAMES = (
-    (0.65, 0, 0),
+    (0.60, 0, 0),
     (0.12, 1, 0),
     (0.02, 2, 0),
-    (0.02, 4, 0),
-    (0.10, 8, 0),
-    (0.02, 12, 0),
-    (0.035, 0, 1),
-    (0.035, 1, 1),
+    (0.03, 4, 0),
+    (0.14, 8, 0),
+    (0.03, 12, 0),
+    (0.03, 0, 1),
+    (0.03, 1, 1),
 )
 
 
@@ -99,7 +99,7 @@ def train_diffusion(
         condition = condition_of(indices, torch.rand(batch, device=device) < DROPOUT)
         latents, is_known = at.signal * clean + at.noise * noise, None
         if averaged.model.config.clean_known_frames:
-            is_known = draw_known_frames(dataset.is_late[indices], clean.shape[1])
+            is_known = draw_known_frames(dataset.continues[indices], clean.shape[1])
             latents = KnownFrames(clean, is_known).show(latents)
         with torch.autocast(device.type, dtype=torch.bfloat16), attention(averaged.model.config, device):
             output = forward(latents, timesteps, condition)
@@ -130,17 +130,17 @@ def draw_timesteps(batch: int, steps: int, device: torch.device) -> Tensor:
     return (quantiles.sqrt() * steps).long().clamp(max=steps - 1)
 
 
-def draw_known_frames(is_late: Tensor, num_frames: int) -> Tensor:
-    """Which frames are known, (B, num_frames) bool, for each video whether it `is_late` (B,).
+def draw_known_frames(continues: Tensor, num_frames: int) -> Tensor:
+    """Which frames are known, (B, num_frames) bool, for each video whether it `continues` (B,) another one.
 
-    A late video always has known frames. It shows a shape at rest, and alone it would teach that prompts for a motion
-    may do so.
+    Such a video always has known frames. It shows the end of a motion, or a shape at rest, and alone it would teach
+    that prompts for a motion may do so.
     """
-    shares, at_start, at_end = torch.tensor(KNOWN_FRAMES, device=is_late.device).unbind(dim=1)
-    shares = shares.repeat(len(is_late), 1)
-    shares[:, 0] *= ~is_late
+    shares, at_start, at_end = torch.tensor(KNOWN_FRAMES, device=continues.device).unbind(dim=1)
+    shares = shares.repeat(len(continues), 1)
+    shares[:, 0] *= ~continues
     rows = torch.multinomial(shares, 1)
-    frames = torch.arange(num_frames, device=is_late.device)
+    frames = torch.arange(num_frames, device=continues.device)
     return (frames < at_start[rows]) | (frames >= num_frames - at_end[rows])
 
 

@@ -21,22 +21,25 @@ from training.world.renderer import render_at
 from training.world.scenes import ATTRIBUTES, DIRECTIONS, MOTIONS, Scene, Scenes, Split, draw_scenes
 
 _SEED_STRIDE = 1_000_003
+# The time at which a video begins that goes on from the last 8 of 16 frames.
+EXTENSION = 8 / 15
 # Some videos begin later in their motion, and show how it ends: extensions and the windows of long videos do.
-LATE_SHARE, LATE, LATEST = 0.35, 0.65, 2.0
-# Of those that begin later, so many begin near the end or after it.
-LATEST_SHARE = 0.15
+# Shares of the videos that begin later, and between which times.
+LATER_STARTS = ((0.20, EXTENSION, EXTENSION), (0.10, 0.0, EXTENSION), (0.06, EXTENSION, 2.0))
 # Spinning has no end.
-SPINNING_SHARE, LATEST_SPINNING = 0.5, 4.0
+SPINNING_STARTS = ((0.20, EXTENSION, EXTENSION), (0.30, 0.0, 4.0))
+# So many of the videos that begin at EXTENSION or later need not go on from known frames.
+FREE_SHARE, FREE_SPINNING_SHARE = 0.1, 0.35
 
 
 @dataclass(frozen=True)
 class LatentDataset:
-    """`latents` (N, T, C, h, h) float16, scaled as the diffusion model sees them; `scenes` (N, A) int64; `is_late` (N,)
-    bool, whether the video begins near the end of its motion or after it."""
+    """`latents` (N, T, C, h, h) float16, scaled as the diffusion model sees them; `scenes` (N, A) int64; `continues`
+    (N,) bool, whether the video is only shown as one that goes on from known frames."""
 
     latents: Tensor
     scenes: Tensor
-    is_late: Tensor
+    continues: Tensor
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -48,10 +51,10 @@ class LatentDataset:
         """Only the videos whose scene has one of the motions."""
         wanted = torch.tensor([MOTIONS.index(motion) for motion in motions], device=self.scenes.device)
         kept = torch.isin(self.scenes[:, ATTRIBUTES.index("motion")], wanted)
-        return LatentDataset(self.latents[kept], self.scenes[kept], self.is_late[kept])
+        return LatentDataset(self.latents[kept], self.scenes[kept], self.continues[kept])
 
     def to(self, device: torch.device | str) -> "LatentDataset":
-        return LatentDataset(self.latents.to(device), self.scenes.to(device), self.is_late.to(device))
+        return LatentDataset(self.latents.to(device), self.scenes.to(device), self.continues.to(device))
 
     def save(self, path: Path) -> None:
         temporary = path.with_suffix(".part")
@@ -79,31 +82,38 @@ def encode_scenes(
     The same seed and batch give the same scenes on every device. Latents are the posterior's mean times the VAE's
     `scaling_factor`.
     """
-    latents, rows, late = [], [], []
+    latents, rows, continuing = [], [], []
     for start in tqdm(range(0, num_videos, batch), desc="encoding", unit="batch"):
         drawn = draw_scenes(min(batch, num_videos - start), seed * _SEED_STRIDE + start, split, motions)
-        starts = draw_starts(drawn, seed * _SEED_STRIDE + start)
+        starts, continues = draw_starts(drawn, seed * _SEED_STRIDE + start)
         times = starts[:, None] + torch.linspace(0, 1, num_frames)
         frames = render_at(drawn.to(vae.device), times.to(vae.device)).flatten(0, 1)
         with autocast(vae.device):
             encoded = vae.encode(frames).mean
         latents.append((encoded * vae.config.scaling_factor).half().view(-1, num_frames, *encoded.shape[1:]))
         rows.append(drawn.attributes)
-        late.append((starts >= LATE) & ~_spins(drawn))
-    return LatentDataset(torch.cat(latents), torch.cat(rows).to(vae.device), torch.cat(late).to(vae.device))
+        continuing.append(continues)
+    return LatentDataset(torch.cat(latents), torch.cat(rows).to(vae.device), torch.cat(continuing).to(vae.device))
 
 
-def draw_starts(scenes: Scenes, seed: int) -> Tensor:
-    """The time of the first frame of each scene, (B,)."""
+def draw_starts(scenes: Scenes, seed: int) -> tuple[Tensor, Tensor]:
+    """The time of the first frame of each scene (B,), and whether the video goes on from known frames (B,)."""
     generator = torch.Generator().manual_seed(seed)
-    choice, place = torch.rand(2, len(scenes), generator=generator)
-    late = torch.where(choice < LATE_SHARE * LATEST_SHARE, LATE + place * (LATEST - LATE), place * LATE)
-    starts = torch.where(choice < LATE_SHARE, late, 0)
-    return torch.where(_spins(scenes), torch.where(choice < SPINNING_SHARE, place * LATEST_SPINNING, 0), starts)
+    choice, place, freedom = torch.rand(3, len(scenes), generator=generator)
+    spins = scenes.attributes[:, ATTRIBUTES.index("motion")] == MOTIONS.index("spinning")
+    starts = torch.where(spins, _place(SPINNING_STARTS, choice, place), _place(LATER_STARTS, choice, place))
+    is_free = freedom < torch.where(spins, FREE_SPINNING_SHARE, FREE_SHARE)
+    return starts, (starts >= EXTENSION) & ~is_free
 
 
-def _spins(scenes: Scenes) -> Tensor:
-    return scenes.attributes[:, ATTRIBUTES.index("motion")] == MOTIONS.index("spinning")
+def _place(table: Sequence[tuple[float, float, float]], choice: Tensor, place: Tensor) -> Tensor:
+    """Starts (B,): by `choice`, between the times of a row of `table`, or 0."""
+    starts, below = torch.zeros_like(place), 0.0
+    for share, first, last in table:
+        chosen = (choice >= below) & (choice < below + share)
+        starts = torch.where(chosen, first + place * (last - first), starts)
+        below += share
+    return starts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

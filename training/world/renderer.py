@@ -20,6 +20,8 @@ MIN_TRAVEL, MAX_TRAVEL = 0.72, 1.3
 SIZE_RADII = (0.27, 0.41)
 # A growing shape's radius goes from its size's radius times the first factor to times the second.
 SMALLEST_SCALE, LARGEST_SCALE = 0.6, 1.4
+# Every spinning shape turns at the same speed, by this angle in a video.
+SPIN = 0.75 * math.pi
 HEADINGS = {"moving left": (-1, 0), "moving right": (1, 0), "moving up": (0, -1), "moving down": (0, 1)}
 
 # Every shape is a star with n tips: its outline runs from a tip (radius 1 x reach) to a notch halfway to the next tip.
@@ -79,8 +81,7 @@ def track_of(scenes: Scenes, times: Tensor) -> Track:
     edge = (1 - MARGIN - extent)[:, None, None]
     center = center.clamp(-edge, edge)
 
-    # A quarter to half a turn: under half of a star's 72 degrees of symmetry from one frame to the next.
-    spin = _is(motions, "spinning") * math.pi * (0.5 + 0.5 * speed)
+    spin = _is(motions, "spinning") * SPIN
     angle = math.radians(6) * (2 * tilt - 1)[:, None] + spin[:, None] * times
     return Track(center, radius[:, None] * scale, angle)
 

@@ -38,11 +38,11 @@ def test_known_frames_are_drawn_by_their_shares() -> None:
         assert abs((is_known == wanted).all(dim=1).float().mean().item() - share) < 0.01
 
 
-def test_late_videos_always_have_known_frames() -> None:
-    is_late = torch.arange(1000) % 2 == 0
-    has_known = draw_known_frames(is_late, 16).any(dim=1)
-    assert has_known[is_late].all()
-    assert not has_known[~is_late].all()
+def test_videos_that_go_on_always_have_known_frames() -> None:
+    continues = torch.arange(1000) % 2 == 0
+    has_known = draw_known_frames(continues, 16).any(dim=1)
+    assert has_known[continues].all()
+    assert not has_known[~continues].all()
 
 
 def test_a_model_of_clean_known_frames_is_trained_on_them(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ fourth round makes one video of 32 and one of 64 frames. The result is written a
 
 A seam is judged by the mean absolute change from the frame before it, in levels of 0 to 255. Below 1.0 it cannot be
 seen and passes. Above, the seam of an extension may be 1.5 times the median of all other changes of its video, and a
-border of two windows twice the median of the 8 changes around it. The figures "of the whole video" compare the largest
+border of two windows twice the median of the 8 changes around it. Where the overlap begins, both frames are the
+source's, so the change may be 1.5 times the source's own there. The figures "of the whole video" compare the largest
 change at a seam with the median of all other changes, however small both are.
 
 Shape legend: T frames, S pixels a side.
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.parts.machine import describe_machine
-from benchmarks.parts.seams import CHANGES_AROUND, frame_changes, seams
+from benchmarks.parts.seams import CHANGES_AROUND, Changes, frame_changes, seams
 from jobs.videos.record import Reference, VideoRequest
 from models.sampling.windows import Windows
 from training.evaluation.mp4 import read_mp4
@@ -114,7 +115,8 @@ class Rounds:
             numbers = f"{what}, {speed:.3f} against {least:.3f} in {room} frames"
             self.tally.add("extension: direction goes on while there is room", speed >= least, numbers)
         seam = [len(source) - OVERLAP, len(source)]
-        self._judge_seams("extension: seam at most 1.5 x the median", video, seam, 1.5, None, what)
+        bar = "extension: seam at most 1.5 x the median"
+        self._judge_seams(bar, video, seam, 1.5, None, what, of_source=frame_changes(source))
 
     def _edit(self, number: int, scene: Scene, source: Frames) -> None:
         before = read_attributes(source)
@@ -152,10 +154,17 @@ class Rounds:
         self._judge_seams(bar, video, borders, 2.0, CHANGES_AROUND, what)
 
     def _judge_seams(
-        self, bar: str, video: Frames, places: Sequence[int], most: float, around: int | None, what: str
+        self,
+        bar: str,
+        video: Frames,
+        places: Sequence[int],
+        most: float,
+        around: int | None,
+        what: str,
+        of_source: Changes | None = None,
     ) -> None:
         changes = frame_changes(video)
-        rough = [seam for seam in seams(changes, places, around) if not seam.is_smooth(most)]
+        rough = [seam for seam in seams(changes, places, around, of_source) if not seam.is_smooth(most)]
         self.tally.add(bar, not rough, f"{what}, {', '.join(map(str, rough))}")
         of_all = seams(changes, places)
         worst = max(of_all, key=lambda seam: seam.change)

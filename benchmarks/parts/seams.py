@@ -21,7 +21,7 @@ Changes = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Seam:
-    """The change to frame `place`, and the median of the changes that it is compared with."""
+    """The change to frame `place`, and the usual change that it is compared with."""
 
     place: int
     change: float
@@ -41,13 +41,21 @@ def frame_changes(video: NDArray[np.uint8]) -> Changes:
     return changes
 
 
-def seams(changes: Changes, places: Sequence[int], around: int | None = None) -> list[Seam]:
+def seams(
+    changes: Changes, places: Sequence[int], around: int | None = None, of_source: Changes | None = None
+) -> list[Seam]:
     """The seams before the frames `places`, each with the median of the `around` nearest other changes, half of them
-    on each side, or of all other changes."""
+    on each side, or of all other changes.
+
+    With the changes `of_source`, the video that the first frames are from, a seam between two of these frames is
+    compared with the source's own change there.
+    """
     at = np.array(places) - 1
     others = np.setdiff1d(np.arange(len(changes)), at)
 
     def usual(index: int) -> float:
+        if of_source is not None and index < len(of_source):
+            return float(of_source[index])
         before, after = others[others < index], others[others > index]
         near = others if around is None else np.concatenate([before[-(around // 2) :], after[: around // 2]])
         return float(np.median(changes[near]))

@@ -54,6 +54,19 @@ def test_a_jump_at_rest_is_seen_although_the_video_moves_elsewhere() -> None:
     assert whole.is_smooth(2.0)
 
 
+def test_where_both_frames_are_the_sources_its_own_change_is_usual() -> None:
+    """A shape grows ever faster, then rests: what the source does at frame 8 is no fault of its extension."""
+    source, changes = np.full(15, 1.0), np.full(23, 0.2)
+    source[7] = changes[7] = 3.4
+    changes[15] = 1.2
+    start, end = seams(changes, [8, 16], of_source=source)
+    assert (start.usual, end.usual) == (3.4, 0.2)
+    assert start.is_smooth(1.5)
+    assert not end.is_smooth(1.5)
+    changes[7] = 5.2
+    assert not seams(changes, [8], of_source=source)[0].is_smooth(1.5)
+
+
 def test_at_the_ends_fewer_changes_are_around() -> None:
     changes = np.arange(10.0)
     (seam,) = seams(changes, [2], CHANGES_AROUND)

@@ -15,9 +15,9 @@ from training.world.scenes import BACKGROUNDS, COLORS, DIRECTIONS
 FAST_COLORS = {name: COLORS[name] for name in ("red", "green", "blue", "yellow", "purple", "cyan")}
 FAST_SHAPES = ("circle", "square", "triangle")
 PATTERNS = ("plain", "striped", "dotted")
-# Half frames per frame: a quickly moving object crosses a whole frame in 8 frames, a slow one in 32.
+# Half frames per frame: a quickly moving object crosses a whole frame in 8 frames, a slow one in 32. All objects of a
+# pace have one speed.
 PACES = {"quickly": 0.25, "slowly": 0.0625}
-PACE_SPREAD = 0.1
 
 OBJECT_VOCABULARY: dict[str, tuple[str, ...]] = {
     "color": tuple(FAST_COLORS),
@@ -137,7 +137,7 @@ def draw_fast_scenes(num_scenes: int, seed: int) -> FastScenes:
     # On one axis, the objects meet head-on: in the same direction they would stay together.
     same_axis = horizontal[:, 0] == horizontal[:, 1]
     rising[:, 1] = torch.where(same_axis, ~rising[:, 0], rising[:, 1])
-    speed = torch.tensor(list(PACES.values()))[pace][:, None] * draw(1 - PACE_SPREAD, 1 + PACE_SPREAD, 2)
+    speed = torch.tensor(list(PACES.values()))[pace][:, None].expand(-1, 2)
     meeting, time = draw(-MAX_MEETING, MAX_MEETING, 2), draw(*MEETING_TIMES)[:, None]
     position = torch.where(horizontal, meeting[:, :1], meeting[:, 1:])
     across = torch.where(horizontal, meeting[:, 1:], meeting[:, :1]) + draw(-MAX_MISS, MAX_MISS, 2)

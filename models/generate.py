@@ -1,12 +1,12 @@
 """One request from noise to latents, step by step: the plain loop that a batching engine must agree with.
 
 T frames, C H W latent. A video longer than the model was trained for is cut into windows. Each window is a row of the
-model's batch, with guidance two.
+model's batch, with guidance two. A model that is shown known frames without noise makes one window after the other.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -25,6 +25,8 @@ from models.sampling.table import LATENT, SamplerTable
 from models.sampling.update import gather, start_state, update
 from models.sampling.windows import Windows
 from models.transformer import Transformer
+
+OnStep = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class Source:
             raise ValueError(
                 f"got source latents of shape {tuple(self.latents.shape)}: finite {(1, *shape)} are needed"
             )
+
+    def of(self, frames: slice) -> "Source":
+        """The source of some `frames` of the video."""
+        return Source(self.latents[:, frames], self.strength)
 
     def first_step(self, num_steps: int) -> int:
         """The first of `num_steps` steps that is done."""
@@ -105,6 +111,39 @@ class Generation:
         """The windows of the video. Raises ValueError for a number of frames or a stride that cannot be."""
         return Windows.of(self.num_frames, config.num_frames, self.window_stride)
 
+    def turns(self, config: TransformerConfig) -> tuple[int, ...]:
+        """The first frame of each turn of the sampler.
+
+        A model that is shown known frames without noise makes the windows in turn, and each goes on from the last
+        frames of the one before. Another one makes all windows at once, in a single turn.
+        """
+        return self.windows(config).starts if config.clean_known_frames else (0,)
+
+    def turn(self, config: TransformerConfig, index: int, made: torch.Tensor | None) -> "Generation":
+        """Turn `index` as a generation of its own; `made` (1, T', C, H, W) are the latents of the turns before."""
+        starts = self.turns(config)
+        if len(starts) == 1:
+            return self
+        frames = slice(starts[index], starts[index] + config.num_frames)
+        return replace(
+            self,
+            num_frames=config.num_frames,
+            known=self._known_in_turn(frames, made),
+            source=None if self.source is None else self.source.of(frames),
+        )
+
+    def _known_in_turn(self, frames: slice, made: torch.Tensor | None) -> KnownFrames | None:
+        known = None if self.known is None else self.known.of(frames)
+        if made is None or made.shape[1] <= frames.start:
+            return known
+        latents = made.new_zeros(1, frames.stop - frames.start, *made.shape[2:])
+        is_known = torch.zeros(latents.shape[:2], dtype=torch.bool, device=made.device)
+        if known is not None:
+            latents, is_known = known.latents.to(made.device, copy=True), known.is_known.to(made.device, copy=True)
+        overlap = made.shape[1] - frames.start
+        latents[:, :overlap], is_known[:, :overlap] = made[:, frames.start :], True
+        return KnownFrames(latents, is_known)
+
     def table(self, schedule: NoiseSchedule) -> SamplerTable:
         """The sampler's table, from the first step that is done, by the speed plan if there is one.
 
@@ -158,16 +197,36 @@ def denoise(
     transformer: Transformer,
     schedule: NoiseSchedule,
     generation: Generation,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep = None,
 ) -> torch.Tensor:
     """Generate the latents (1, T, C, H, W), float32 on the transformer's device.
 
-    `on_step(steps done, steps in all)` is called after each step. Raises ValueError, before any work, for a generation
-    that the checkpoint cannot do.
+    `on_step(steps done, steps in all)` is called after each step of all turns. Raises ValueError, before any work, for
+    a generation that the checkpoint cannot do.
     """
-    generation.check(transformer.config)
-    noise = NoiseStream(transformer.config, generation.windows(transformer.config), generation.seed)
-    return run_sampler(transformer, generation.table(schedule), generation, noise.start(), noise.draw, on_step)
+    config = transformer.config
+    generation.check(config)
+    table, starts = generation.table(schedule), generation.turns(config)
+    turn = generation.turn(config, 0, None)
+    noise = NoiseStream(config, turn.windows(config), generation.seed)
+    made = run_sampler(transformer, table, turn, noise.start(), noise.draw, _counted(on_step, 0, starts))
+    for index in range(1, len(starts)):
+        turn = generation.turn(config, index, made)
+        on_turn = _counted(on_step, index, starts)
+        made = join(made, run_sampler(transformer, table, turn, noise.start(), noise.draw, on_turn), starts[index])
+    return made
+
+
+def _counted(on_step: OnStep, turn: int, starts: Sequence[int]) -> OnStep:
+    """`on_step` for the steps of one turn, which counts those of all turns."""
+    if on_step is None:
+        return None
+    return lambda step, steps: on_step(turn * steps + step, len(starts) * steps)
+
+
+def join(made: torch.Tensor | None, latents: torch.Tensor, start: int) -> torch.Tensor:
+    """The latents `made` (1, T', C, H, W) of earlier turns, and after them those of the turn that begins at `start`."""
+    return latents if made is None else torch.cat([made, latents[:, made.shape[1] - start :]], dim=1)
 
 
 @torch.no_grad()
@@ -177,7 +236,7 @@ def run_sampler(
     generation: Generation,
     start: torch.Tensor,
     draw_noise: Callable[[], torch.Tensor],
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep = None,
 ) -> torch.Tensor:
     """The loop of `denoise` with noise from anywhere: `start` (1, T, C, H, W), then `draw_noise()` for each step that
     takes some. Seed, sampler and steps of `generation` are not used."""

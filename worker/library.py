@@ -118,7 +118,8 @@ class Pipeline:
             source: A video (T, H, W, 3) to change. The result begins from a noisy copy of it.
             strength: How much of `source` may change: the share of the denoising steps that is done, above 0 to 1.
             adapters: Adapters (LoRA) by the names of their folders, with the scale of each.
-            on_step: Called after each denoising step with the steps done and the total number of steps.
+            on_step: Called after each denoising step with the steps done and the total number of steps, of all windows
+                that are made one after the other.
 
         The model card gives every other default.
 

@@ -44,6 +44,10 @@ class KnownFrames:
         if self.is_known.all():
             raise ValueError(f"got {shape[0]} known frames of {shape[0]}: at least one must be left to generate")
 
+    def of(self, frames: slice) -> "KnownFrames":
+        """Those of some `frames` of the video."""
+        return KnownFrames(self.latents[:, frames], self.is_known[:, frames])
+
     def show(self, latents: Tensor) -> Tensor:
         """`latents` (B, T, C, H, W) with the known frames clean."""
         return torch.where(self.is_known[..., None, None, None], self.latents, latents)

@@ -1,9 +1,9 @@
-"""Videos longer than the model was trained for: overlapping windows of the trained length, averaged at every step.
+"""Videos longer than the model was trained for: overlapping windows of the trained length.
 
-Each window is a row of the transformer's batch (two with guidance). Predictions of a frame that several windows hold
-are averaged with triangular weights (MultiDiffusion, Bar-Tal et al. 2023): a window counts most in its middle. The
-start noise of later windows is that of the first one, its frames shuffled (FreeNoise, Qiu et al. 2024), so that all
-windows begin from the same content.
+They are made in turn (`models.generate`), or at once. At once, each window is a row of the transformer's batch (two
+with guidance). Predictions of a frame that several windows hold are averaged at every step with triangular weights
+(MultiDiffusion, Bar-Tal et al. 2023): a window counts most in its middle. The start noise of later windows is that of
+the first one, its frames shuffled (FreeNoise, Qiu et al. 2024), so that all windows begin from the same content.
 
 W windows, L frames a window, T frames in all, C H W latent.
 """

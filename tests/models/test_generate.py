@@ -7,7 +7,7 @@ import torch
 
 from models.conditioning import Condition
 from models.config import Conditioning, TransformerConfig
-from models.generate import Generation, Source, denoise, start_noise
+from models.generate import Generation, Source, denoise, run_sampler, start_noise
 from models.sampling.guidance import guide
 from models.sampling.known_frames import KnownFrames
 from models.sampling.noise import NoiseStream
@@ -220,6 +220,38 @@ def test_each_step_of_a_long_video_averages_its_windows() -> None:
     expected = update(state, mixed, None, torch.zeros_like(mixed), coefficients)[:, LATENT]
     latents = denoise(transformer, SCHEDULE, generation)
     torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_of_clean_known_frames_makes_the_windows_in_turn() -> None:
+    """Each turn is a video of its own that knows the last frames of the one before."""
+    config = replace(CLASS, clean_known_frames=True)
+    transformer, generation = make_transformer(config), make_generation(num_frames=7)
+    assert generation.turns(config) == (0, 2, 3)
+    table, noise = generation.table(SCHEDULE), NoiseStream(config, Windows.of(4, 4), generation.seed)
+    made, known = torch.zeros(1, 0, 4, 4, 4), None
+    for overlap in (0, 2, 3):
+        if overlap:
+            is_known = torch.arange(4)[None] < overlap
+            known = KnownFrames(torch.cat([made[:, -overlap:], torch.zeros(1, 4 - overlap, 4, 4, 4)], dim=1), is_known)
+        turn = replace(generation, num_frames=4, known=known)
+        made = torch.cat([made, run_sampler(transformer, table, turn, noise.start(), noise.draw)[:, overlap:]], dim=1)
+    steps: list[tuple[int, int]] = []
+    assert torch.equal(denoise(transformer, SCHEDULE, generation, lambda *step: steps.append(step)), made)
+    assert steps == [(step, 12) for step in range(1, 13)]
+
+
+def test_turns_have_the_frames_that_the_request_knows_and_its_source() -> None:
+    config = replace(CLASS, clean_known_frames=True)
+    transformer = make_transformer(config)
+    known = KnownFrames(make_clean(7), torch.isin(torch.arange(7), torch.tensor([0, 6]))[None])
+    latents = denoise(transformer, SCHEDULE, make_generation(num_frames=7, known=known, sampler="ddim"))
+    torch.testing.assert_close(latents[:, [0, 6]], known.latents[:, [0, 6]], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(latents[:, 1:6], known.latents[:, 1:6], rtol=1e-2, atol=1e-2)
+    edit = make_generation(num_frames=7, sampler="ddim", source=Source(make_clean(7), 0.3))
+    last = edit.turn(config, 2, make_clean(6))
+    assert last.source is not None
+    assert torch.equal(last.source.latents, make_clean(7)[:, 3:])
+    assert denoise(transformer, SCHEDULE, edit).shape == (1, 7, 4, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """`step` of `steps` are complete."""
+    """`step` of the sampler's `steps` are complete: one for each step of all turns."""
 
     request_id: str
     step: int
@@ -284,7 +284,7 @@ class Engine:
         if not is_finite:
             error = NotFiniteError(generation.num_inference_steps, generation.sampler, generation.guidance_scale)
             return [self._fail(request, error)]
-        events: list[Event] = [Progress(request.request_id, step, request.steps)]
+        events: list[Event] = [Progress(request.request_id, step // len(request.starts), request.table.num_steps)]
         if step == request.steps:
             del self._active[request.request_id]
             now = self._clock()

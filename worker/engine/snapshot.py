@@ -18,12 +18,14 @@ class Snapshot:
     """Tensors are on the CPU. It keeps at most 4 states, and for most samplers 1, so its size is bounded.
 
     Attributes:
-        step: Completed steps, of `steps`.
+        step: Completed steps of the turn, of `steps`.
         kept: Indices of the kept states of `models.sampling.table`. States that no later step reads are left out.
         states: (len(kept), T, C, H, W) float32.
         noise_state: (5056,) uint8, the state of the request's random number generator.
         adapters: Fingerprint of the request's adapters, empty without any.
         difference: (1, T, C, H, W) float32, the guidance difference that a later step uses again; None if none does.
+        turn: Index of the turn (`models.generate`), which has T frames.
+        made: (1, frames of the turns before, C, H, W) float32. None in the first turn.
     """
 
     step: int
@@ -33,6 +35,8 @@ class Snapshot:
     noise_state: Tensor
     adapters: str = ""
     difference: Tensor | None = None
+    turn: int = 0
+    made: Tensor | None = None
 
     @staticmethod
     def of(
@@ -42,11 +46,13 @@ class Snapshot:
         noise_state: Tensor,
         adapters: str = "",
         difference: Tensor | None = None,
+        turn: int = 0,
+        made: Tensor | None = None,
     ) -> "Snapshot":
         """Take a snapshot after `step` steps of `table`, of the state (1, 4, T, C, H, W)."""
         kept = table.states_read_from(step)
         states, difference = state[0, list(kept)].cpu(), None if difference is None else difference.cpu()
-        return Snapshot(step, table.num_steps, kept, states, noise_state, adapters, difference)
+        return Snapshot(step, table.num_steps, kept, states, noise_state, adapters, difference, turn, made)
 
     def restored(self, table: SamplerTable, like: Tensor) -> Tensor:
         """The state, with the shape and device of `like` (1, 4, T, C, H, W).
@@ -76,13 +82,15 @@ class Snapshot:
 
     def to_bytes(self) -> bytes:
         """Encode in the safetensors format. `from_bytes` decodes it."""
-        place = torch.tensor([self.step, self.steps])
+        place = torch.tensor([self.step, self.steps, self.turn])
         kept = torch.tensor(self.kept)
         tensors = {"place": place, "kept": kept, "states": self.states, "noise_state": self.noise_state}
         if self.adapters:
             tensors["adapters"] = torch.tensor(list(self.adapters.encode()), dtype=torch.uint8)
         if self.difference is not None:
             tensors["difference"] = self.difference.contiguous()
+        if self.made is not None:
+            tensors["made"] = self.made.contiguous()
         return save(tensors)
 
     @staticmethod
@@ -91,10 +99,19 @@ class Snapshot:
         try:
             # Copied, because views of the bytes can have any alignment, and rounding may depend on the alignment.
             tensors = {name: tensor.clone() for name, tensor in load(content).items()}
-            step, steps = tensors["place"].tolist()
+            step, steps, *turn = tensors["place"].tolist()  # version 0.1 knows no turns
             kept = tuple(tensors["kept"].tolist())
             adapters = bytes(tensors["adapters"].tolist()).decode() if "adapters" in tensors else ""
-            difference = tensors.get("difference")
-            return Snapshot(step, steps, kept, tensors["states"], tensors["noise_state"], adapters, difference)
+            return Snapshot(
+                step,
+                steps,
+                kept,
+                tensors["states"],
+                tensors["noise_state"],
+                adapters,
+                tensors.get("difference"),
+                turn[0] if turn else 0,
+                tensors.get("made"),
+            )
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"got {len(content)} bytes that are not a snapshot: {error}") from error

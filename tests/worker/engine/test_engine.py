@@ -342,7 +342,7 @@ def test_the_cost_per_second_is_measured() -> None:
 
 def test_the_windows_of_a_long_video_share_passes_with_other_requests() -> None:
     rows: list[int] = []
-    models = make_models("hybrid")
+    models = make_models("local")
     engine = Engine(
         models,
         FullBatchScheduler(),
@@ -359,3 +359,62 @@ def test_the_windows_of_a_long_video_share_passes_with_other_requests() -> None:
         expected = denoise_alone(models["class"], generation)
         assert latents[name].shape == expected.shape
         assert (latents[name] - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_the_turns_of_a_long_video_share_passes_with_other_requests() -> None:
+    rows: list[int] = []
+    models = make_models("hybrid")
+    engine = Engine(models, FullBatchScheduler(), EngineSettings(), on_pass=lambda _model, n, _seconds: rows.append(n))
+    requests = {
+        "long": make_generation(num_frames=7),  # 4 frames are trained: turns from 0, 2 and 3
+        "planned": make_generation(num_frames=9, sampler="ddim", num_inference_steps=6, plan="221202", seed=3),
+        "known": make_generation(num_frames=6, known=[0, 5], seed=4),
+        "edit": make_generation(num_frames=6, strength=0.6, seed=5),
+        "short": make_generation(num_frames=4, guidance_scale=1.0, known=[0], seed=2),
+    }
+    for name, generation in requests.items():
+        engine.admit(name, "class", generation)
+    events = run_until_done(engine)
+    assert rows[0] == 4 * 2 + 1
+    assert max(rows) == rows[0]
+    assert [event.step for event in events if isinstance(event, Progress) and event.request_id == "long"] == [
+        step // 3 for step in range(1, 3 * 4 + 1)
+    ]
+    for name, latents in latents_of(events).items():
+        expected = denoise_alone(models["class"], requests.pop(name))
+        assert latents.shape == expected.shape
+        assert (latents - expected).norm() < 1e-4 * expected.norm()
+    assert not requests
+
+
+@pytest.mark.parametrize("sampler", ["ddpm_spaced", "dpmpp_2m"])
+def test_a_long_video_resumes_bit_for_bit_from_a_snapshot_of_any_turn(sampler: str) -> None:
+    models, generation = make_models("hybrid"), make_generation(num_frames=9, sampler=sampler)
+    moves, num_frames = 0, []
+    engine = Engine(models, FullBatchScheduler(), EngineSettings())
+    engine.admit("a", "class", generation)
+    while not (done := latents_of(engine.step())):
+        content = engine.snapshot("a").to_bytes()
+        prediction = engine.preview("a")
+        assert prediction is not None
+        num_frames.append(prediction.shape[1])
+        engine = Engine(models, FullBatchScheduler(), EngineSettings())
+        engine.admit("a", "class", generation, Snapshot.from_bytes(content))
+        moves += 1
+    assert moves == 4 * 4 - 1  # 4 steps in turns from 0, 2, 4 and 5
+    assert num_frames == [4] * 4 + [6] * 4 + [8] * 4 + [9] * 3
+    assert torch.equal(done["a"], denoise_alone(models["class"], generation))
+
+
+def test_a_snapshot_of_other_turns_is_refused() -> None:
+    engine = Engine(make_models("hybrid"), FullBatchScheduler(), EngineSettings())
+    engine.admit("a", "class", make_generation(num_frames=9))
+    for _ in range(5):
+        engine.step()
+    snapshot = engine.snapshot("a")
+    assert snapshot.turn == 1
+    with pytest.raises(ValueError, match="got a snapshot of turn 1: this request has 1 of other frames"):
+        engine.admit("b", "class", make_generation(num_frames=4), snapshot)
+    for spoiled in (replace(snapshot, made=None), replace(snapshot, turn=2), replace(snapshot, turn=9)):
+        with pytest.raises(ValueError, match="got a snapshot of turn"):
+            engine.admit("b", "class", make_generation(num_frames=9), spoiled)

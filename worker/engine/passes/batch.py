@@ -27,6 +27,7 @@ class Batch:
         self.requests = tuple(requests)
         weight = next(transformer.parameters())
         self.device, self._dtype = weight.device, weight.dtype
+        self._turns = [request.turn for request in requests]
         self._num_frames = [request.windows.num_frames for request in requests]
         self._join_tables()
         self._known = self._join_known()
@@ -36,11 +37,16 @@ class Batch:
         self._difference = self._join_differences()
         self._rows: dict[tuple[int, ...], BatchRows] = {}  # by the rows of each request
 
+    @property
+    def is_current(self) -> bool:
+        """Whether all requests are still in the turn of the joined tensors."""
+        return self._turns == [request.turn for request in self.requests]
+
     def _join_tables(self) -> None:
         """Concatenate the sampler tables, so that a step is one indexing with the current table row of each frame."""
         tables = [request.table for request in self.requests]
         starts = torch.tensor([0, *(table.num_steps for table in tables[:-1])]).cumsum(0)
-        rows = starts + torch.tensor([request.step for request in self.requests])
+        rows = starts + torch.tensor([request.step_of_turn for request in self.requests])
         counts = torch.tensor(self._num_frames)
         self._table_row = rows.repeat_interleave(counts).to(self.device)  # (F,)
         self._request_of_frame = torch.arange(len(counts)).repeat_interleave(counts).to(self.device)

@@ -118,7 +118,9 @@ class Executor:
         transformer = self._models[requests[0].group.model].checkpoint.transformer
         limit = attempt.profile.row_limit
         members = tuple(requests)
-        batch = attempt.last_batches.get(members) or Batch(members, transformer)
+        batch = attempt.last_batches.get(members)
+        if batch is None or not batch.is_current:
+            batch = Batch(members, transformer)
         for request in requests:
             if request.started_at is None:
                 request.started_at = self._clock()

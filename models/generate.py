@@ -114,8 +114,8 @@ class Generation:
     def turns(self, config: TransformerConfig) -> tuple[int, ...]:
         """The first frame of each turn of the sampler.
 
-        A model that is shown known frames without noise makes the windows in turn, and each goes on from the last
-        frames of the one before. Another one makes all windows at once, in a single turn.
+        A model that is shown known frames without noise makes the windows in turn, and each goes on from the one before
+        (`join`). Another model makes all windows at once, in a single turn.
         """
         return self.windows(config).starts if config.clean_known_frames else (0,)
 
@@ -140,8 +140,8 @@ class Generation:
         is_known = torch.zeros(latents.shape[:2], dtype=torch.bool, device=made.device)
         if known is not None:
             latents, is_known = known.latents.to(made.device, copy=True), known.is_known.to(made.device, copy=True)
-        overlap = made.shape[1] - frames.start
-        latents[:, :overlap], is_known[:, :overlap] = made[:, frames.start :], True
+        num_known = _num_known(made.shape[1] - frames.start)
+        latents[:, :num_known], is_known[:, :num_known] = made[:, frames.start : frames.start + num_known], True
         return KnownFrames(latents, is_known)
 
     def table(self, schedule: NoiseSchedule) -> SamplerTable:
@@ -224,9 +224,23 @@ def _counted(on_step: OnStep, turn: int, starts: Sequence[int]) -> OnStep:
     return lambda step, steps: on_step(turn * steps + step, len(starts) * steps)
 
 
-def join(made: torch.Tensor | None, latents: torch.Tensor, start: int) -> torch.Tensor:
-    """The latents `made` (1, T', C, H, W) of earlier turns, and after them those of the turn that begins at `start`."""
-    return latents if made is None else torch.cat([made, latents[:, made.shape[1] - start :]], dim=1)
+def join(made: torch.Tensor, latents: torch.Tensor, start: int) -> torch.Tensor:
+    """The latents `made` (1, T', C, H, W) of earlier turns, and after them those of the turn that begins at `start`.
+
+    Of the frames that both have, the first half is known to the turn, and the others fade from one to the other: a
+    window differs a little from the one before, also in parts that rest, and a cut would show.
+    """
+    overlap = made.shape[1] - start
+    num_known = _num_known(overlap)
+    num_faded = overlap - num_known
+    share = (torch.arange(1, num_faded + 1, device=made.device) / (num_faded + 1)).view(-1, 1, 1, 1)
+    faded = (1 - share) * made[:, start + num_known :] + share * latents[:, num_known:overlap]
+    return torch.cat([made[:, : start + num_known], faded, latents[:, overlap:]], dim=1)
+
+
+def _num_known(overlap: int) -> int:
+    """How many of the frames that a turn shares with the one before are known to it."""
+    return overlap - overlap // 2
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 
 from models.conditioning import Condition
 from models.config import Conditioning, TransformerConfig
-from models.generate import Generation, Source, denoise, run_sampler, start_noise
+from models.generate import Generation, Source, denoise, join, run_sampler, start_noise
 from models.sampling.guidance import guide
 from models.sampling.known_frames import KnownFrames
 from models.sampling.noise import NoiseStream
@@ -223,21 +223,38 @@ def test_each_step_of_a_long_video_averages_its_windows() -> None:
 
 
 def test_a_model_of_clean_known_frames_makes_the_windows_in_turn() -> None:
-    """Each turn is a video of its own that knows the last frames of the one before."""
+    """Each turn is a video of its own. It knows half of the frames of the one before that it shares, and fades in."""
     config = replace(CLASS, clean_known_frames=True)
     transformer, generation = make_transformer(config), make_generation(num_frames=7)
     assert generation.turns(config) == (0, 2, 3)
     table, noise = generation.table(SCHEDULE), NoiseStream(config, Windows.of(4, 4), generation.seed)
-    made, known = torch.zeros(1, 0, 4, 4, 4), None
-    for overlap in (0, 2, 3):
-        if overlap:
-            is_known = torch.arange(4)[None] < overlap
-            known = KnownFrames(torch.cat([made[:, -overlap:], torch.zeros(1, 4 - overlap, 4, 4, 4)], dim=1), is_known)
+
+    def run(known_frames: torch.Tensor | None = None) -> torch.Tensor:
+        known = None
+        if known_frames is not None:
+            count = known_frames.shape[1]
+            latents = torch.cat([known_frames, torch.zeros(1, 4 - count, 4, 4, 4)], dim=1)
+            known = KnownFrames(latents, torch.arange(4)[None] < count)
         turn = replace(generation, num_frames=4, known=known)
-        made = torch.cat([made, run_sampler(transformer, table, turn, noise.start(), noise.draw)[:, overlap:]], dim=1)
+        return run_sampler(transformer, table, turn, noise.start(), noise.draw)
+
+    first = run()
+    second = run(first[:, 2:3])  # shares frames 2 and 3
+    half = (first[:, 3:] + second[:, 1:2]) / 2
+    made = torch.cat([first[:, :3], half, second[:, 2:]], dim=1)
+    third = run(made[:, 3:5])  # shares frames 3 to 5
+    half = (made[:, 5:] + third[:, 2:3]) / 2
+    expected = torch.cat([made[:, :5], half, third[:, 3:]], dim=1)
     steps: list[tuple[int, int]] = []
-    assert torch.equal(denoise(transformer, SCHEDULE, generation, lambda *step: steps.append(step)), made)
+    torch.testing.assert_close(denoise(transformer, SCHEDULE, generation, lambda *step: steps.append(step)), expected)
     assert steps == [(step, 12) for step in range(1, 13)]
+
+
+def test_the_frames_of_two_turns_fade_from_one_to_the_other() -> None:
+    made, latents = torch.zeros(1, 8, 1, 1, 1), torch.ones(1, 8, 1, 1, 1)
+    joined = join(made, latents, start=2)
+    assert joined.flatten().tolist() == pytest.approx([0] * 5 + [0.25, 0.5, 0.75] + [1] * 2)
+    assert join(made, latents, start=8).flatten().tolist() == [0.0] * 8 + [1.0] * 8
 
 
 def test_turns_have_the_frames_that_the_request_knows_and_its_source() -> None:

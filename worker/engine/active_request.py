@@ -53,7 +53,8 @@ class ActiveRequest:
             speed plan uses it again.
         step: Completed steps of all turns.
         turn: Index of the turn.
-        made: (1, frames of the turns before, C, H, W) float32. None in the first turn.
+        made: (1, frames of the turns before, C, H, W) float32, on the CPU: the device may have no memory for it in the
+            middle of a pass. None in the first turn.
         admitted_at: Time of admission, by the engine's clock, as all times here.
         started_at: Time of the first step that ran in this engine.
         retry_at: The request takes part in no pass before this time, because memory was short.
@@ -187,7 +188,7 @@ class ActiveRequest:
         self.has_prediction = True
         self._fresh_noise = self._noise_state = None
         if self.step_of_turn == self.table.num_steps and not self.done:
-            self._begin_turn(self.turn + 1, self.latents.clone(memory_format=torch.contiguous_format))
+            self._begin_turn(self.turn + 1, self._join(self.state[:, LATENT].cpu()))
 
     def detach_from_batch(self) -> None:
         """Copy the state out of the batch's joint tensors, so that these can be freed."""
@@ -200,8 +201,7 @@ class ActiveRequest:
         noise_state = self.noise.state() if self._noise_state is None else self._noise_state
         step = self.step_of_turn
         difference = self.difference if self.generation.reuses_difference(step) else None
-        made = None if self.made is None else self.made.cpu()
-        return Snapshot.of(self.table, step, self.state, noise_state, self._adapters, difference, self.turn, made)
+        return Snapshot.of(self.table, step, self.state, noise_state, self._adapters, difference, self.turn, self.made)
 
     @property
     def _adapters(self) -> str:
@@ -223,15 +223,15 @@ class ActiveRequest:
         num_made = self.starts[snapshot.turn - 1] + self.windows.length if 0 < snapshot.turn < num_turns else 0
         if made is None or made.shape != (1, num_made, *self.state.shape[3:]):
             raise ValueError(f"got a snapshot of turn {snapshot.turn}: this request has {num_turns} of other frames")
-        return made.to(self.state.device)
+        return made
 
     def _begin_turn(self, turn: int, made: Tensor) -> None:
         window = self.generation.turn(self.config, turn, made)
         self.turn, self.made, self.has_prediction = turn, made, False
-        self.known = None if window.known is None else window.known.to(made.device)
-        self.state = window.start_state(self.table, self.noise.start().to(made.device))
+        self.known, self.state = window.known, window.start_state(self.table, self.noise.start())
         if self.difference is not None:
             self.difference = torch.zeros_like(self.state[:, LATENT])
 
     def _join(self, latents: Tensor) -> Tensor:
-        return join(self.made, latents, self.starts[self.turn])
+        """`latents` (1, T, C, H, W) of this turn after the frames of the turns before, on the device of `latents`."""
+        return latents if self.made is None else join(self.made.to(latents.device), latents, self.starts[self.turn])

@@ -68,11 +68,9 @@ class Previews:
         if not is_due or budget.spent + cost > self._share * (started - budget.began):
             return None
         budget.next_step = step + every
-        predicted = latents()
-        if predicted is None:
-            return None
         try:
-            return picture_of(predicted, model)
+            predicted = latents()
+            return None if predicted is None else picture_of(predicted, model)
         except Exception as error:
             logger.warning("%s: no preview of step %d: %s", request_id, step, error)
             return None

@@ -136,13 +136,9 @@ class Generation:
         known = None if self.known is None else self.known.of(frames)
         if made is None or made.shape[1] <= frames.start:
             return known
-        latents = made.new_zeros(1, frames.stop - frames.start, *made.shape[2:])
-        is_known = torch.zeros(latents.shape[:2], dtype=torch.bool, device=made.device)
-        if known is not None:
-            latents, is_known = known.latents.to(made.device, copy=True), known.is_known.to(made.device, copy=True)
         num_known = _num_known(made.shape[1] - frames.start)
-        latents[:, :num_known], is_known[:, :num_known] = made[:, frames.start : frames.start + num_known], True
-        return KnownFrames(latents, is_known)
+        known = known or KnownFrames.none(made[:, : frames.stop - frames.start])
+        return known.with_first(made[:, frames.start : frames.start + num_known])
 
     def table(self, schedule: NoiseSchedule) -> SamplerTable:
         """The sampler's table, from the first step that is done, by the speed plan if there is one.

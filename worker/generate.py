@@ -1,7 +1,6 @@
 """One request to one file, without a server; and the translation of a request and its reference for the model."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from jobs.videos.record import Timings, VideoRequest
 from models.adapters.adapter import ScaledAdapter
-from models.generate import Generation, Source, denoise
+from models.generate import Generation, OnStep, Source, denoise
 from models.sampling.known_frames import KnownFrames
 from models.vae import VideoDecoder
 from worker.errors import NotFiniteError
@@ -23,7 +22,7 @@ def make_video(
     request: VideoRequest,
     model: LoadedModel,
     path: Path,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep = None,
     image_folder: Path | None = None,
     reference: NDArray[np.uint8] | None = None,
     provenance: Provenance = DEFAULT_PROVENANCE,
@@ -59,9 +58,7 @@ def make_video(
     return Timings(denoise_s=denoise_s, decode_s=decode_s, encode_s=encode_s)
 
 
-def make_latents(
-    generation: Generation, model: LoadedModel, on_step: Callable[[int, int], None] | None = None
-) -> torch.Tensor:
+def make_latents(generation: Generation, model: LoadedModel, on_step: OnStep = None) -> torch.Tensor:
     """Denoise `generation` to latents (1, T, C, H, W), float32 on the model's device.
 
     Raises `ValueError` for a generation that the checkpoint does not support, and `NotFiniteError`.

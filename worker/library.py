@@ -12,7 +12,7 @@
 Shape legend: T frames, H height, W width.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from jobs.cards import ModelCard, read_card
 from jobs.settings import Settings
 from jobs.speed_plans import Speed, explain_refusal
 from jobs.videos.record import FORMATS, RESULT_KINDS, Reference, VideoRequest, new_seed
-from models.generate import Generation
+from models.generate import Generation, OnStep
 from worker.device import choose_device, choose_dtype
 from worker.engine.denoise_many import denoise_many
 from worker.engine.engine import EngineSettings
@@ -100,7 +100,7 @@ class Pipeline:
         source: NDArray[np.uint8] | None = None,
         strength: float = DEFAULT_STRENGTH,
         adapters: Mapping[str, float] | None = None,
-        on_step: Callable[[int, int], None] | None = None,
+        on_step: OnStep = None,
     ) -> NDArray[np.uint8]:
         """Generate one video and return its frames, (T, H, W, 3) uint8 RGB.
 

@@ -29,6 +29,11 @@ class KnownFrames:
     latents: Tensor
     is_known: Tensor
 
+    @staticmethod
+    def none(like: Tensor) -> "KnownFrames":
+        """No known frames of videos that are `like` (B, T, C, H, W)."""
+        return KnownFrames(torch.zeros_like(like), torch.zeros(like.shape[:2], dtype=torch.bool, device=like.device))
+
     def to(self, device: torch.device) -> "KnownFrames":
         return KnownFrames(self.latents.to(device), self.is_known.to(device))
 
@@ -47,6 +52,12 @@ class KnownFrames:
     def of(self, frames: slice) -> "KnownFrames":
         """Those of some `frames` of the video."""
         return KnownFrames(self.latents[:, frames], self.is_known[:, frames])
+
+    def with_first(self, latents: Tensor) -> "KnownFrames":
+        """These, and the first frames of the video, which have `latents` (B, t, C, H, W)."""
+        rest = self.to(latents.device).of(slice(latents.shape[1], None))
+        are_known = torch.ones(latents.shape[:2], dtype=torch.bool, device=latents.device)
+        return KnownFrames(torch.cat([latents, rest.latents], dim=1), torch.cat([are_known, rest.is_known], dim=1))
 
     def show(self, latents: Tensor) -> Tensor:
         """`latents` (B, T, C, H, W) with the known frames clean."""

@@ -58,11 +58,9 @@ class Batch:
         """The known frames of all requests, each frame a row: (F, 1, C, H, W). None when no request has any."""
         if all(request.known is None for request in self.requests):
             return None
-        nothing = [
-            KnownFrames(torch.zeros_like(request.state[:, LATENT]), torch.zeros(1, num_frames, dtype=torch.bool))
-            for request, num_frames in zip(self.requests, self._num_frames, strict=True)
+        parts = [
+            (request.known or KnownFrames.none(request.state[:, LATENT])).to(self.device) for request in self.requests
         ]
-        parts = [(request.known or none).to(self.device) for request, none in zip(self.requests, nothing, strict=True)]
         latents = torch.cat([part.latents for part in parts], dim=1)
         is_known = torch.cat([part.is_known for part in parts], dim=1)
         return KnownFrames(latents.transpose(0, 1), is_known.transpose(0, 1))

@@ -51,7 +51,7 @@ class ActiveRequest:
         state: (1, 4, T, C, H, W) float32, laid out as in `models.sampling.table`.
         difference: (1, T, C, H, W) float32, the guidance difference of the last step with both rows. None unless the
             speed plan uses it again.
-        step: Completed steps of all turns.
+        step: Completed steps of this turn.
         turn: Index of the turn.
         made: (1, frames of the turns before, C, H, W) float32, on the CPU: the device may have no memory for it in the
             middle of a pass. None in the first turn.
@@ -130,7 +130,7 @@ class ActiveRequest:
     @property
     def rows(self) -> int:
         """Rows of the model's batch that the next step takes; 0 after the last one."""
-        return 0 if self.done else len(self.windows) * self.generation.rows(self.step_of_turn)
+        return 0 if self.done else len(self.windows) * self.generation.rows(self.step)
 
     @property
     def full_rows(self) -> int:
@@ -142,7 +142,7 @@ class ActiveRequest:
         """Rows of all steps that are not done."""
         per_turn = self.table.num_steps
         later = (len(self.starts) - 1 - self.turn) * self.generation.remaining_rows(0, per_turn)
-        return len(self.windows) * (later + self.generation.remaining_rows(self.step_of_turn, per_turn))
+        return len(self.windows) * (later + self.generation.remaining_rows(self.step, per_turn))
 
     @property
     def steps(self) -> int:
@@ -150,9 +150,9 @@ class ActiveRequest:
         return len(self.starts) * self.table.num_steps
 
     @property
-    def step_of_turn(self) -> int:
-        """Completed steps of this turn."""
-        return self.step - self.turn * self.table.num_steps
+    def steps_done(self) -> int:
+        """Completed steps of all turns."""
+        return self.turn * self.table.num_steps + self.step
 
     @property
     def latents(self) -> Tensor:
@@ -167,11 +167,11 @@ class ActiveRequest:
 
     @property
     def done(self) -> bool:
-        return self.step == self.steps
+        return self.step == self.table.num_steps
 
     def fresh_noise(self) -> Tensor | None:
         """The noise (1, T, C, H, W) of the next step, drawn once a step; None for a step without noise."""
-        if self._fresh_noise is None and self.table.draws_noise[self.step_of_turn]:
+        if self._fresh_noise is None and self.table.draws_noise[self.step]:
             self._noise_state = self.noise.state()
             self._fresh_noise = self.noise.draw()
         return self._fresh_noise
@@ -187,7 +187,7 @@ class ActiveRequest:
         self.step += 1
         self.has_prediction = True
         self._fresh_noise = self._noise_state = None
-        if self.step_of_turn == self.table.num_steps and not self.done:
+        if self.done and self.turn + 1 < len(self.starts):
             self._begin_turn(self.turn + 1, self._join(self.state[:, LATENT].cpu()))
 
     def detach_from_batch(self) -> None:
@@ -199,9 +199,10 @@ class ActiveRequest:
     def snapshot(self) -> Snapshot:
         """Everything that is needed to resume in another engine, bit for bit."""
         noise_state = self.noise.state() if self._noise_state is None else self._noise_state
-        step = self.step_of_turn
-        difference = self.difference if self.generation.reuses_difference(step) else None
-        return Snapshot.of(self.table, step, self.state, noise_state, self._adapters, difference, self.turn, self.made)
+        difference = self.difference if self.generation.reuses_difference(self.step) else None
+        return Snapshot.of(
+            self.table, self.step, self.state, noise_state, self._adapters, difference, self.turn, self.made
+        )
 
     @property
     def _adapters(self) -> str:
@@ -216,7 +217,7 @@ class ActiveRequest:
         if self.generation.reuses_difference(snapshot.step):
             self.difference = snapshot.restored_difference(self.state[:, LATENT])
         self.noise.restore(snapshot.noise_state)
-        self.step = self.turn * self.table.num_steps + snapshot.step
+        self.step = snapshot.step
 
     def _restored_frames(self, snapshot: Snapshot) -> Tensor:
         made, num_turns = snapshot.made, len(self.starts)
@@ -227,7 +228,7 @@ class ActiveRequest:
 
     def _begin_turn(self, turn: int, made: Tensor) -> None:
         window = self.generation.turn(self.config, turn, made)
-        self.turn, self.made, self.has_prediction = turn, made, False
+        self.turn, self.step, self.made, self.has_prediction = turn, 0, made, False
         self.known, self.state = window.known, window.start_state(self.table, self.noise.start())
         if self.difference is not None:
             self.difference = torch.zeros_like(self.state[:, LATENT])

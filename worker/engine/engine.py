@@ -188,7 +188,7 @@ class Engine:
         """
         events: list[Event] = []
         for request in self._already_done:
-            events += self._complete(request, request.step, is_finite=True)
+            events += self._complete(request, request.steps_done, is_finite=True)
         self._already_done.clear()
         while self._can_start_step() and (requests := self._choose()):
             events += self._start_step(requests)

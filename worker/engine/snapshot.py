@@ -82,7 +82,7 @@ class Snapshot:
 
     def to_bytes(self) -> bytes:
         """Encode in the safetensors format. `from_bytes` decodes it."""
-        place = torch.tensor([self.step, self.steps, self.turn])
+        place = torch.tensor([self.step, self.steps])
         kept = torch.tensor(self.kept)
         tensors = {"place": place, "kept": kept, "states": self.states, "noise_state": self.noise_state}
         if self.adapters:
@@ -90,7 +90,7 @@ class Snapshot:
         if self.difference is not None:
             tensors["difference"] = self.difference.contiguous()
         if self.made is not None:
-            tensors["made"] = self.made.contiguous()
+            tensors |= {"turn": torch.tensor(self.turn), "made": self.made.contiguous()}
         return save(tensors)
 
     @staticmethod
@@ -99,7 +99,7 @@ class Snapshot:
         try:
             # Copied, because views of the bytes can have any alignment, and rounding may depend on the alignment.
             tensors = {name: tensor.clone() for name, tensor in load(content).items()}
-            step, steps, *turn = tensors["place"].tolist()  # version 0.1 knows no turns
+            step, steps = tensors["place"].tolist()
             kept = tuple(tensors["kept"].tolist())
             adapters = bytes(tensors["adapters"].tolist()).decode() if "adapters" in tensors else ""
             return Snapshot(
@@ -110,7 +110,7 @@ class Snapshot:
                 tensors["noise_state"],
                 adapters,
                 tensors.get("difference"),
-                turn[0] if turn else 0,
+                int(tensors["turn"]) if "turn" in tensors else 0,
                 tensors.get("made"),
             )
         except (SafetensorError, KeyError) as error:

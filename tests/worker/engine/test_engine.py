@@ -406,6 +406,16 @@ def test_a_long_video_resumes_bit_for_bit_from_a_snapshot_of_any_turn(sampler: s
     assert torch.equal(done["a"], denoise_alone(models["class"], generation))
 
 
+def test_a_snapshot_without_turns_has_the_bytes_of_before() -> None:
+    """Workers of an earlier version resume it."""
+    engine = Engine(make_models("hybrid"), FullBatchScheduler(), EngineSettings())
+    engine.admit("a", "class", make_generation(num_frames=4))
+    engine.step()
+    content = engine.snapshot("a").to_bytes()
+    assert b"turn" not in content
+    assert b"made" not in content
+
+
 def test_a_snapshot_of_other_turns_is_refused() -> None:
     engine = Engine(make_models("hybrid"), FullBatchScheduler(), EngineSettings())
     engine.admit("a", "class", make_generation(num_frames=9))

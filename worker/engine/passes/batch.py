@@ -46,7 +46,7 @@ class Batch:
         """Concatenate the sampler tables, so that a step is one indexing with the current table row of each frame."""
         tables = [request.table for request in self.requests]
         starts = torch.tensor([0, *(table.num_steps for table in tables[:-1])]).cumsum(0)
-        rows = starts + torch.tensor([request.step_of_turn for request in self.requests])
+        rows = starts + torch.tensor([request.step for request in self.requests])
         counts = torch.tensor(self._num_frames)
         self._table_row = rows.repeat_interleave(counts).to(self.device)  # (F,)
         self._request_of_frame = torch.arange(len(counts)).repeat_interleave(counts).to(self.device)

@@ -33,12 +33,12 @@ class DeviceTimestamp:
 
 
 class InFlightPass:
-    """One forward pass over `requests`. `steps` holds the steps that each has completed with it."""
+    """One forward pass over `requests`. `steps` holds the steps of all turns that each has completed with it."""
 
     def __init__(self, requests: Sequence[ActiveRequest], rows: int, finite: Tensor, started: DeviceTimestamp) -> None:
         """`finite` (B,) bool on the device: whether the latents of each request are finite."""
         self.requests = requests
-        self.steps = [request.step for request in requests]
+        self.steps = [request.steps_done for request in requests]
         self.rows = rows
         self.is_asynchronous = finite.is_cuda
         self._started = started
